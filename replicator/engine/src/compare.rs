@@ -1,0 +1,337 @@
+//! What two halves do when they meet: the connect table, as one pure function over both states.
+//!
+//! Both sides compute it from the same two [`Facts`] and compare; the results must mirror each other.
+//! Lives here: the facts, the decision, nothing else. Does not live here: how a decision is carried
+//! out ([`crate::link`]), how facts are kept ([`crate::superblock`]).
+//!
+//! Words: with *i* the place of the peer's head in my lineage and *j* the place of my head in the
+//! peer's, `i = j = 0` is the same lineage; `i >= 1, j` absent means that I am ahead.
+
+use crate::ids::{Epoch, NodeId, Position, ResyncId, RunId, VolumeId};
+use crate::report::Data;
+use crate::role::Role;
+use crate::settings::Mode;
+
+/// What a copy is, durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Disk {
+    /// Just created, never written.
+    #[default]
+    Empty,
+    /// A state the application once had.
+    Consistent,
+    /// Target of a resync that has not completed.
+    Inconsistent,
+}
+
+/// A promise to the peer that it may become Primary with this head (E2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The head it will use.
+    pub epoch: Epoch,
+    /// Who asked.
+    pub to: NodeId,
+}
+
+/// A completion that this process sent and whose adoption it has not heard of (E3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentCompletion {
+    /// The resync it ended.
+    pub id: ResyncId,
+    /// The head it carried.
+    pub epoch: Epoch,
+}
+
+/// Durable facts of one side, plus the few of this process that the table needs.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The volume; none while empty.
+    pub volume: VolumeId,
+    /// This half.
+    pub node: NodeId,
+    /// Bytes.
+    pub size: u64,
+    /// log2 of bytes per dirty bit.
+    pub chunk_shift: u32,
+    /// Configured mode; not compared (ruling 14).
+    pub mode: Mode,
+    /// Both must protect the same queue manager.
+    pub queue_manager: String,
+    /// Role.
+    pub role: Role,
+    /// Copy.
+    pub disk: Disk,
+    /// Newest first.
+    pub lineage: Vec<Epoch>,
+    /// Oldest entry that the bits reach: they hold every difference to `lineage[1..=base_index]`.
+    pub base_index: u32,
+    /// The bits are not known to be complete.
+    pub full_dirty: bool,
+    /// Open grant.
+    pub grant: Option<Grant>,
+    /// The last run of this side as Primary ended without a clean close, and nothing was resolved since.
+    pub crashed_primary: bool,
+    /// Dirty chunks.
+    pub dirty: u64,
+    /// Dirty chunks since the completion in `completion_sent`.
+    pub dirty_after: u64,
+    /// Head of the lineage when this side was last Primary.
+    pub role_epoch: Epoch,
+    /// Last write completed in a run that this process remembers and that the peer has not durably
+    /// acknowledged (E1).
+    pub tail: Option<Position>,
+    /// What this copy held when it was promoted apart from its peer (E1).
+    pub fork: Option<Position>,
+    /// Completion sent by this process.
+    pub completion_sent: Option<SentCompletion>,
+    /// Last completion adopted here.
+    pub adopted: ResyncId,
+    /// Demoted with everything delivered.
+    pub sealed: bool,
+    /// Current run, if Primary.
+    pub run: RunId,
+    /// The summary for status.
+    pub data: Data,
+}
+
+/// How much the source must send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// The union of both sides' bits.
+    Bitmap,
+    /// Everything.
+    Full,
+}
+
+/// Why the pair is Partitioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Parted {
+    /// Both sides have changed their data since their last common epoch.
+    Diverged,
+    /// The older side completed writes that the newer side does not have, and did not crash.
+    Tail,
+    /// Both are Primary in one epoch.
+    DualPrimary,
+    /// Same epoch, and nothing tells whose differences count.
+    Ambiguous,
+}
+
+/// Why the two halves do not belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mismatch {
+    /// The peer is this half itself.
+    SameNode,
+    /// Different queue managers.
+    QueueManager,
+    /// Different sizes.
+    Size,
+    /// Different bytes per dirty bit.
+    ChunkSize,
+    /// Different volumes, or no common epoch.
+    UnrelatedData,
+    /// The only side that could be the source is inconsistent.
+    NoConsistentSource,
+    /// Each head is an older entry of the other's lineage: corrupt metadata.
+    Impossible,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Both are empty; a first Primary is awaited.
+    AwaitFirstPrimary,
+    /// The copies are equal (writes in flight aside).
+    InSync,
+    /// Send.
+    Source(Extent),
+    /// Receive.
+    Target(Extent),
+    /// This side is Primary and older: stop; nothing is lost by becoming Secondary.
+    Superseded,
+    /// The peer is Superseded: wait until it is demoted.
+    Superseding,
+    /// A person must choose.
+    Partitioned(Parted),
+    /// The halves do not belong together.
+    Refused(Mismatch),
+}
+
+impl Decision {
+    /// What the other side must have decided.
+    #[must_use]
+    pub const fn mirrored(self) -> Self {
+        match self {
+            Self::Source(extent) => Self::Target(extent),
+            Self::Target(extent) => Self::Source(extent),
+            Self::Superseded => Self::Superseding,
+            Self::Superseding => Self::Superseded,
+            Self::AwaitFirstPrimary | Self::InSync | Self::Partitioned(_) | Self::Refused(_) => {
+                self
+            }
+        }
+    }
+}
+
+/// The connect table.
+///
+/// Total and symmetric: `decide(a, b) == decide(b, a).mirrored()`.
+#[must_use]
+pub fn decide(mine: &Facts, theirs: &Facts) -> Decision {
+    if let Some(mismatch) = mismatch(mine, theirs) {
+        return Decision::Refused(mismatch);
+    }
+    match (mine.disk, theirs.disk) {
+        (Disk::Empty, Disk::Empty) => return Decision::AwaitFirstPrimary,
+        (Disk::Empty, Disk::Consistent) => return Decision::Target(Extent::Full),
+        (Disk::Consistent, Disk::Empty) => return Decision::Source(Extent::Full),
+        (Disk::Empty, Disk::Inconsistent) | (Disk::Inconsistent, Disk::Empty) => {
+            return Decision::Refused(Mismatch::NoConsistentSource);
+        }
+        (Disk::Consistent | Disk::Inconsistent, Disk::Consistent | Disk::Inconsistent) => {}
+    }
+    let (my_line, their_line) = (
+        effective_lineage(mine, theirs),
+        effective_lineage(theirs, mine),
+    );
+    let place =
+        |head: Option<&Epoch>, line: &[Epoch]| head.and_then(|h| line.iter().position(|e| e == h));
+    match (
+        place(their_line.first(), &my_line),
+        place(my_line.first(), &their_line),
+    ) {
+        (Some(0), Some(0)) => same_head(mine, theirs),
+        (Some(i), None) => ahead(mine, theirs, i),
+        (None, Some(j)) => ahead(theirs, mine, j).mirrored(),
+        (None, None) if my_line.iter().any(|e| their_line.contains(e)) => {
+            Decision::Partitioned(Parted::Diverged)
+        }
+        (None, None) => Decision::Refused(Mismatch::UnrelatedData),
+        (Some(_), Some(_)) => Decision::Refused(Mismatch::Impossible),
+    }
+}
+
+/// Whether a grant of `mine` was used by the peer: then its head counts as mine too (E2).
+#[must_use]
+pub fn grant_used(mine: &Facts, theirs: &Facts) -> bool {
+    mine.grant
+        .is_some_and(|g| g.to == theirs.node && theirs.lineage.contains(&g.epoch))
+}
+
+/// Whether the completion that `mine` sent is known to be adopted by the peer: its acknowledgement
+/// was lost and is hereby received (E3).
+#[must_use]
+pub fn completion_arrived(mine: &Facts, theirs: &Facts) -> bool {
+    let head = effective_lineage(mine, theirs).first().copied();
+    let same = head == effective_lineage(theirs, mine).first().copied();
+    mine.completion_sent
+        .is_some_and(|c| same && c.id == theirs.adopted && head == Some(c.epoch))
+}
+
+fn mismatch(a: &Facts, b: &Facts) -> Option<Mismatch> {
+    if a.node == b.node {
+        Some(Mismatch::SameNode)
+    } else if a.queue_manager != b.queue_manager {
+        Some(Mismatch::QueueManager)
+    } else if a.size != b.size {
+        Some(Mismatch::Size)
+    } else if a.chunk_shift != b.chunk_shift {
+        Some(Mismatch::ChunkSize)
+    } else if !a.volume.is_none() && !b.volume.is_none() && a.volume != b.volume {
+        Some(Mismatch::UnrelatedData)
+    } else {
+        None
+    }
+}
+
+fn effective_lineage(mine: &Facts, theirs: &Facts) -> Vec<Epoch> {
+    let used = mine
+        .grant
+        .filter(|g| grant_used(mine, theirs) && !mine.lineage.contains(&g.epoch));
+    used.map(|g| g.epoch)
+        .into_iter()
+        .chain(mine.lineage.iter().copied())
+        .collect()
+}
+
+fn same_head(mine: &Facts, theirs: &Facts) -> Decision {
+    let unknown = |a: &Facts, b: &Facts| a.full_dirty && !completion_arrived(a, b);
+    let extent = if unknown(mine, theirs) || unknown(theirs, mine) {
+        Extent::Full
+    } else {
+        Extent::Bitmap
+    };
+    match (mine.disk, theirs.disk) {
+        (Disk::Inconsistent, Disk::Inconsistent) => {
+            return Decision::Refused(Mismatch::NoConsistentSource);
+        }
+        (Disk::Inconsistent, Disk::Consistent | Disk::Empty) => return Decision::Target(extent),
+        (Disk::Consistent | Disk::Empty, Disk::Inconsistent) => return Decision::Source(extent),
+        (Disk::Consistent | Disk::Empty, Disk::Consistent | Disk::Empty) => {}
+    }
+    if mine.role == Role::Primary && theirs.role == Role::Primary {
+        return Decision::Partitioned(Parted::DualPrimary);
+    }
+    let claim = match (claims(mine, theirs), claims(theirs, mine)) {
+        (false, false) => return Decision::InSync,
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        (true, true) => stronger_claim(mine, theirs),
+    };
+    match claim {
+        // A Primary is never a target: its application would see its own data change.
+        Some(true) if theirs.role != Role::Primary => Decision::Source(extent),
+        Some(false) if mine.role != Role::Primary => Decision::Target(extent),
+        Some(_) | None => Decision::Partitioned(Parted::Ambiguous),
+    }
+}
+
+/// Whether a side holds differences that the other lacks, in one and the same epoch.
+fn claims(mine: &Facts, theirs: &Facts) -> bool {
+    if completion_arrived(mine, theirs) {
+        // Whatever stood before the completion is resolved.
+        return mine.dirty_after > 0;
+    }
+    mine.crashed_primary || mine.dirty > 0 || mine.full_dirty
+}
+
+/// Both hold differences: the crashed primary's count (its image is what the application will see),
+/// else the Primary's, else those of the side that was Primary in this epoch.
+fn stronger_claim(mine: &Facts, theirs: &Facts) -> Option<bool> {
+    let by = |a: bool, b: bool| (a != b).then_some(a);
+    by(mine.crashed_primary, theirs.crashed_primary)
+        .or_else(|| by(mine.role == Role::Primary, theirs.role == Role::Primary))
+        .or_else(|| {
+            let head = effective_lineage(mine, theirs).first().copied();
+            by(
+                head == Some(mine.role_epoch),
+                head == Some(theirs.role_epoch),
+            )
+        })
+}
+
+/// `newer` is ahead of `older` by `distance` entries; the result is `newer`'s.
+fn ahead(newer: &Facts, older: &Facts, distance: usize) -> Decision {
+    if newer.disk != Disk::Consistent {
+        return Decision::Refused(Mismatch::NoConsistentSource);
+    }
+    let covered = older.tail.is_none_or(|tail| {
+        newer
+            .fork
+            .is_some_and(|fork| fork.run == tail.run && tail.seq <= fork.seq)
+    });
+    if !covered {
+        return Decision::Partitioned(Parted::Tail);
+    }
+    if older.role == Role::Primary {
+        return Decision::Superseding;
+    }
+    let reach = newer.base_index as usize + usize::from(grant_used(newer, older));
+    if distance <= reach && !newer.full_dirty && !older.full_dirty {
+        Decision::Source(Extent::Bitmap)
+    } else {
+        Decision::Source(Extent::Full)
+    }
+}
+
+#[cfg(test)]
+mod tests;

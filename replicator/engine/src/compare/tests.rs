@@ -1,0 +1,279 @@
+use super::*;
+
+fn facts(node: u128, line: &[u128]) -> Facts {
+    Facts {
+        node: NodeId(node),
+        volume: VolumeId(9),
+        size: 1 << 20,
+        disk: Disk::Consistent,
+        lineage: line.iter().map(|e| Epoch(*e)).collect(),
+        ..Facts::default()
+    }
+}
+
+/// Every state of one side with lineages over three epochs.
+fn all(node: u128) -> Vec<Facts> {
+    let lines: [&[u128]; 10] = [
+        &[1],
+        &[2],
+        &[3],
+        &[2, 1],
+        &[3, 1],
+        &[1, 2],
+        &[3, 2, 1],
+        &[3, 2],
+        &[2, 3],
+        &[2, 3, 1],
+    ];
+    let other = NodeId(3 - node);
+    let position = |run, seq| {
+        Some(Position {
+            run: RunId(run),
+            seq: crate::ids::Seq(seq),
+            ..Position::default()
+        })
+    };
+    let mut states = vec![Facts {
+        disk: Disk::Empty,
+        volume: VolumeId::NONE,
+        ..facts(node, &[])
+    }];
+    for line in lines {
+        for bits in 0..1_u32 << 9 {
+            let bit = |n: u32| bits >> n & 1 == 1;
+            let base = facts(node, line);
+            states.push(Facts {
+                role: if bit(0) {
+                    Role::Primary
+                } else {
+                    Role::Secondary
+                },
+                disk: if bit(1) && !bit(0) {
+                    Disk::Inconsistent
+                } else {
+                    Disk::Consistent
+                },
+                full_dirty: bit(2),
+                crashed_primary: bit(3),
+                dirty: u64::from(bit(4)) * 2,
+                dirty_after: u64::from(bit(4) && bit(5)),
+                base_index: u32::from(bit(5)),
+                grant: bit(6).then_some(Grant {
+                    epoch: Epoch(3),
+                    to: other,
+                }),
+                tail: bit(7).then(|| position(5, 7)).flatten(),
+                fork: bit(8)
+                    .then(|| position(5, if bit(5) { 9 } else { 3 }))
+                    .flatten(),
+                completion_sent: bit(8).then(|| SentCompletion {
+                    id: ResyncId(4),
+                    epoch: base.lineage[0],
+                }),
+                adopted: ResyncId(if bit(7) { 4 } else { 0 }),
+                role_epoch: Epoch(if bit(3) { line[0] } else { 0 }),
+                ..base
+            });
+        }
+    }
+    states
+}
+
+#[test]
+fn both_sides_decide_mirror_images() {
+    let (left, right) = (all(1), all(2));
+    let mut kinds = std::collections::HashSet::new();
+    for a in &left {
+        for b in &right {
+            let d = decide(a, b);
+            assert_eq!(d, decide(b, a).mirrored(), "\n{a:?}\n{b:?}");
+            kinds.insert(d);
+        }
+    }
+    assert!(
+        kinds.len() >= 15,
+        "the states reach too few decisions: {kinds:?}"
+    );
+}
+
+#[test]
+fn no_decision_sends_from_a_bad_copy_or_to_a_primary() {
+    for a in &all(1) {
+        for b in &all(2) {
+            match decide(a, b) {
+                Decision::Source(extent) => {
+                    assert_eq!(a.disk, Disk::Consistent);
+                    assert_eq!(b.role, Role::Secondary);
+                    let unknown = a.full_dirty || b.full_dirty || b.disk == Disk::Empty;
+                    assert!(extent == Extent::Full || !unknown);
+                }
+                Decision::InSync => {
+                    assert!(a.disk == Disk::Consistent && b.disk == Disk::Consistent);
+                    assert!(!a.crashed_primary && !b.crashed_primary);
+                    assert!(!a.full_dirty && !b.full_dirty);
+                }
+                Decision::Superseded => assert_eq!(a.role, Role::Primary),
+                Decision::AwaitFirstPrimary
+                | Decision::Target(_)
+                | Decision::Superseding
+                | Decision::Partitioned(_)
+                | Decision::Refused(_) => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_side_gets_everything() {
+    let empty = Facts {
+        disk: Disk::Empty,
+        volume: VolumeId::NONE,
+        ..facts(1, &[])
+    };
+    assert_eq!(
+        decide(&empty, &facts(2, &[1])),
+        Decision::Target(Extent::Full)
+    );
+    let other = Facts {
+        node: NodeId(2),
+        ..empty.clone()
+    };
+    assert_eq!(decide(&empty, &other), Decision::AwaitFirstPrimary);
+}
+
+#[test]
+fn a_primary_behind_anyone_is_superseded() {
+    let old = Facts {
+        role: Role::Primary,
+        crashed_primary: true,
+        ..facts(1, &[1])
+    };
+    for role in [Role::Primary, Role::Secondary] {
+        let new = Facts {
+            role,
+            base_index: 1,
+            ..facts(2, &[2, 1])
+        };
+        assert_eq!(decide(&old, &new), Decision::Superseded);
+    }
+}
+
+/// E1: asynchronous write, link cut before delivery, promote B, heal, demote A.
+#[test]
+fn a_completed_tail_beyond_the_fork_is_a_partition() {
+    let at = |seq| {
+        Some(Position {
+            run: RunId(5),
+            seq: crate::ids::Seq(seq),
+            ..Position::default()
+        })
+    };
+    let new = Facts {
+        role: Role::Primary,
+        base_index: 1,
+        fork: at(6),
+        ..facts(2, &[2, 1])
+    };
+    let old = |tail, role| Facts {
+        role,
+        tail,
+        ..facts(1, &[1])
+    };
+    assert_eq!(
+        decide(&old(at(7), Role::Primary), &new),
+        Decision::Partitioned(Parted::Tail)
+    );
+    assert_eq!(
+        decide(&old(at(7), Role::Secondary), &new),
+        Decision::Partitioned(Parted::Tail)
+    );
+    assert_eq!(
+        decide(&old(at(6), Role::Primary), &new),
+        Decision::Superseded
+    );
+    assert_eq!(
+        decide(&old(None, Role::Secondary), &new),
+        Decision::Target(Extent::Bitmap)
+    );
+}
+
+/// E2: a lost confirmation must lock nobody.
+#[test]
+fn a_used_grant_counts_as_the_grantors_head() {
+    let grantor = Facts {
+        grant: Some(Grant {
+            epoch: Epoch(2),
+            to: NodeId(2),
+        }),
+        ..facts(1, &[1])
+    };
+    let user = Facts {
+        role: Role::Primary,
+        base_index: 1,
+        ..facts(2, &[2, 1])
+    };
+    assert_eq!(decide(&grantor, &user), Decision::InSync);
+    let unused = facts(2, &[1]);
+    assert_eq!(decide(&grantor, &unused), Decision::InSync);
+}
+
+/// E3: the acknowledgement of a completion is lost.
+#[test]
+fn a_lost_adoption_is_received_by_the_handshake_only_in_the_same_process_and_epoch() {
+    let sent = Some(SentCompletion {
+        id: ResyncId(4),
+        epoch: Epoch(1),
+    });
+    let source = Facts {
+        role: Role::Primary,
+        dirty: 9,
+        completion_sent: sent,
+        ..facts(1, &[1])
+    };
+    let target = Facts {
+        adopted: ResyncId(4),
+        ..facts(2, &[1])
+    };
+    assert_eq!(decide(&source, &target), Decision::InSync);
+    let wrote_since = Facts {
+        dirty_after: 1,
+        ..source.clone()
+    };
+    assert_eq!(
+        decide(&wrote_since, &target),
+        Decision::Source(Extent::Bitmap)
+    );
+    let restarted = Facts {
+        completion_sent: None,
+        ..source.clone()
+    };
+    assert_eq!(
+        decide(&restarted, &target),
+        Decision::Source(Extent::Bitmap)
+    );
+    let other = Facts {
+        adopted: ResyncId(3),
+        ..target
+    };
+    assert_eq!(decide(&source, &other), Decision::Source(Extent::Bitmap));
+}
+
+#[test]
+fn two_histories_are_partitioned_and_strangers_are_refused() {
+    assert_eq!(
+        decide(&facts(1, &[2, 1]), &facts(2, &[3, 1])),
+        Decision::Partitioned(Parted::Diverged)
+    );
+    assert_eq!(
+        decide(&facts(1, &[2]), &facts(2, &[3])),
+        Decision::Refused(Mismatch::UnrelatedData)
+    );
+    let big = Facts {
+        size: 2 << 20,
+        ..facts(2, &[1])
+    };
+    assert_eq!(
+        decide(&facts(1, &[1]), &big),
+        Decision::Refused(Mismatch::Size)
+    );
+}

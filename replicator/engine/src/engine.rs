@@ -1,0 +1,709 @@
+//! The engine of one volume: its parts, the dispatch of facts, and the two mechanisms that all parts
+//! share: I/O jobs, and changes of the superblock with what follows them.
+//!
+//! Does not live here: the rules. Each part has its own file and adds methods to [`Engine`]:
+//! [`crate::write_path`] (the Primary's writes), [`crate::replica`] (applying the peer's),
+//! [`crate::link`] (session, handshake, heartbeat), [`crate::resync`] (both ends of a copy),
+//! [`crate::transition`] (role changes), [`crate::device`] (start gate, device),
+//! [`crate::status`] (the report).
+//!
+//! After every fact, [`Engine::advance`] lets each part do what has become possible. Parts look at
+//! the state, not at which fact came, so that a missed case shows as "not yet", never as "too early".
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::Effect;
+use crate::activity::ActivityLog;
+use crate::command::{Command, Identity, Refusal};
+use crate::compare::SentCompletion;
+use crate::device::Device;
+use crate::event::{Event, IoError};
+use crate::ids::{CommandId, JobId, NodeId, ResyncId, RunId, Seq, VolumeId};
+use crate::link::Link;
+use crate::marks::Marks;
+use crate::meta::codec::{Reader, Writer};
+use crate::meta::{self, BITMAP, BITS_PER_PAGE, BLOCK, Kind, LABEL, RING_A, RING_B, RING_SLOTS};
+use crate::replica::Replica;
+use crate::role::Role;
+use crate::settings::{CHUNK_SHIFT, Settings};
+use crate::superblock::{Superblock, Then};
+use crate::time::{Mono, Now};
+use crate::transition::Change;
+use crate::write_path::WritePath;
+
+const VERSION: u64 = 1;
+
+/// Why metadata cannot be used. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The label is not ours or damaged.
+    #[error("the metadata have no valid label")]
+    NoLabel,
+    /// Written by a newer version, or with features that this one does not know.
+    #[error("the metadata have version {0}, this replicator knows version {VERSION}")]
+    Version(u64),
+    /// No superblock of either ring is valid.
+    #[error("no superblock is valid")]
+    NoSuperblock,
+    /// The file is shorter than the volume needs.
+    #[error("the metadata are {found} bytes, a volume of this size needs {needed}")]
+    TooShort {
+        /// Bytes there.
+        found: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+}
+
+/// What an I/O job was for.
+#[derive(Clone, Debug)]
+pub(crate) enum Job {
+    GuestRead(crate::ids::GuestId),
+    GuestWrite(Seq),
+    GuestFlush(Seq),
+    Apply(Seq),
+    ReplicaFlush,
+    ReplicaPosition,
+    ChunkRead {
+        resync: ResyncId,
+        offset: u64,
+        len: u64,
+    },
+    SourceFlush(ResyncId),
+    Superblock,
+    SuperblockCopy,
+    ActivityLog,
+    Page,
+    /// A flush whose end is one step of a sequence: eviction, demotion, stop, promotion.
+    Flush(AfterFlush),
+}
+
+/// What a flush of the data was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterFlush {
+    Evict,
+    Demote,
+    Promote,
+    Stop,
+}
+
+/// What all pages being durable is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterPages {
+    Evict,
+    UnionStored,
+    Demote,
+    Stop,
+    Voided,
+}
+
+/// The transaction with nobody in it that ends a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Emptying {
+    No,
+    Wanted,
+    UnderWay,
+}
+
+/// Superblock writes: at most one change set on its way.
+#[derive(Default)]
+struct Keeper {
+    seq: u64,
+    pending: Vec<Then>,
+    in_flight: Option<Vec<Then>>,
+    /// Ring B's block of the change set, until ring A's is durable: (offset, content).
+    copy: Option<(u64, Bytes)>,
+    copying: bool,
+}
+
+/// Page writes: at most one batch on its way, so that no page is written twice at once.
+#[derive(Default)]
+struct Pages {
+    left: usize,
+    running: Vec<AfterPages>,
+    waiting: VecDeque<AfterPages>,
+}
+
+/// 128-bit identifiers from a seed.
+struct IdSource {
+    seed: u128,
+    drawn: u64,
+}
+
+impl IdSource {
+    fn draw(&mut self) -> u128 {
+        let mut mix = |salt: u64| {
+            self.drawn = self.drawn.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z =
+                (self.seed as u64 ^ (self.seed >> 64) as u64 ^ salt).wrapping_add(self.drawn);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let wide =
+            u128::from(mix(self.seed as u64)) << 64 | u128::from(mix((self.seed >> 64) as u64));
+        wide.max(1)
+    }
+}
+
+/// One volume.
+pub struct Engine {
+    pub(crate) identity: Identity,
+    pub(crate) settings: Settings,
+    pub(crate) now: Now,
+    pub(crate) sb: Superblock,
+    pub(crate) run: RunId,
+    pub(crate) marks: Marks,
+    pub(crate) activity: ActivityLog,
+    /// Extents that are leaving, and when that began.
+    evicting: Option<(Vec<u64>, u64)>,
+    emptying: Emptying,
+    pub(crate) link: Link,
+    pub(crate) guest: WritePath,
+    pub(crate) replica: Replica,
+    pub(crate) device: Device,
+    pub(crate) change: Option<Change>,
+    pub(crate) completion: Option<SentCompletion>,
+    pub(crate) fault: Option<String>,
+    pub(crate) stopping: bool,
+    keeper: Keeper,
+    pages: Pages,
+    jobs: HashMap<JobId, Job>,
+    next_job: u64,
+    ids: IdSource,
+    last_notified: Option<crate::status::Digest>,
+}
+
+impl Engine {
+    /// Blocks of a new volume, to be written to zeroed metadata and flushed before [`Engine::open`].
+    #[must_use]
+    pub fn format(identity: &Identity) -> Vec<(u64, Bytes)> {
+        let mut label = Writer::default();
+        label
+            .word(VERSION)
+            .word(0)
+            .wide(identity.node.0)
+            .word(identity.size);
+        let first = Superblock {
+            volume: identity.volume,
+            clean: true,
+            ..Superblock::default()
+        };
+        let body = first.encode();
+        let at = |block: u64| block * BLOCK as u64;
+        vec![
+            (
+                at(RING_A + 1),
+                meta::seal(Kind::Superblock, identity.node, RING_A + 1, 1, &body),
+            ),
+            (
+                at(RING_B + 1),
+                meta::seal(Kind::Superblock, identity.node, RING_B + 1, 1, &body),
+            ),
+            (
+                at(LABEL),
+                meta::seal(Kind::Label, identity.node, LABEL, 1, &label.0),
+            ),
+        ]
+    }
+
+    /// Bytes that the metadata of a volume need.
+    #[must_use]
+    pub fn metadata_len(size: u64) -> u64 {
+        let pages = size.div_ceil(1 << CHUNK_SHIFT).div_ceil(BITS_PER_PAGE);
+        (BITMAP + pages) * BLOCK as u64
+    }
+
+    /// Opens a volume from the whole content of its metadata.
+    ///
+    /// `seed` must be fresh randomness: identifiers are drawn from it. Send [`Event::Tick`] first.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing was changed.
+    pub fn open(raw: &[u8], settings: Settings, seed: u128, now: Now) -> Result<Self, OpenError> {
+        let (_, label) = meta::unseal(raw, Kind::Label, None, LABEL).ok_or(OpenError::NoLabel)?;
+        let r = &mut Reader(label);
+        let version = r.word().ok_or(OpenError::NoLabel)?;
+        let features = r.word().ok_or(OpenError::NoLabel)?;
+        if version != VERSION || features != 0 {
+            return Err(OpenError::Version(version.max(features)));
+        }
+        let node = NodeId(r.wide().ok_or(OpenError::NoLabel)?);
+        let size = r.word().ok_or(OpenError::NoLabel)?;
+        let (found, needed) = (raw.len() as u64, Self::metadata_len(size));
+        if found < needed {
+            return Err(OpenError::TooShort { found, needed });
+        }
+        let ring = (RING_A..RING_A + RING_SLOTS).chain(RING_B..RING_B + RING_SLOTS);
+        let (seq, sb) = ring
+            .filter_map(|b| meta::unseal(raw, Kind::Superblock, Some(node), b))
+            .filter_map(|(seq, body)| Superblock::decode(body).map(|sb| (seq, sb)))
+            .max_by_key(|(seq, _)| *seq)
+            .ok_or(OpenError::NoSuperblock)?;
+        let mut ids = IdSource { seed, drawn: 0 };
+        let mut engine = Self {
+            identity: Identity {
+                node,
+                volume: sb.volume,
+                size,
+            },
+            now,
+            run: RunId(ids.draw()),
+            marks: Marks::load(raw, node, size, sb.bits_void),
+            activity: ActivityLog::load(raw, node),
+            evicting: None,
+            emptying: Emptying::No,
+            link: Link::default(),
+            guest: WritePath::default(),
+            replica: Replica::load(raw, node),
+            device: Device::at_start(&sb, &settings, now.mono),
+            change: None,
+            completion: None,
+            fault: None,
+            stopping: false,
+            keeper: Keeper {
+                seq,
+                ..Keeper::default()
+            },
+            pages: Pages::default(),
+            jobs: HashMap::new(),
+            next_job: 0,
+            ids,
+            last_notified: None,
+            settings,
+            sb,
+        };
+        engine.recover();
+        Ok(engine)
+    }
+
+    /// What a crashed run as Primary left in doubt becomes dirty; bits that were void are cleared.
+    fn recover(&mut self) {
+        if self.sb.role == Role::Primary && !self.sb.clean {
+            let mut tail = 0;
+            for extent in self.activity.extents().collect::<Vec<_>>() {
+                let start = extent << crate::settings::EXTENT_SHIFT;
+                let len = (1 << crate::settings::EXTENT_SHIFT).min(self.identity.size - start);
+                self.marks.mark(start, len);
+                tail += len;
+            }
+            self.sb.crashed = true;
+            self.sb.crashed_tail_bytes = tail;
+            self.persist(Then::Nothing);
+        }
+        if self.sb.bits_void {
+            self.store_pages(AfterPages::Voided);
+        }
+    }
+
+    /// Who this half is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Applies one fact and appends what must now be done. Never blocks, never fails.
+    pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        self.now = now;
+        match event {
+            Event::Guest { id, request } => self.park(id, request, out),
+            Event::DataRead { job, result } => self.data_read(job, result, out),
+            Event::DataWritten { job, result } => self.data_written(job, result, out),
+            Event::DataFlushed { job, result } => self.data_flushed(job, result, out),
+            Event::MetaWritten { job, result } => self.meta_written(job, result, out),
+            Event::DeviceOpened { result } => self.device_opened(result, out),
+            Event::DevicePublished { result } => self.device_published(result),
+            Event::DeviceClosed { result } => self.device_closed(result, out),
+            Event::DeviceDied => self.device_died(),
+            Event::SessionOpened {
+                session,
+                hello,
+                remote,
+            } => {
+                self.session_opened(session, hello, remote, out);
+            }
+            Event::FrameReceived { session, frame } => self.frame_received(session, frame, out),
+            Event::SessionClosed { session, fault } => self.session_closed(session, fault, out),
+            Event::DialFailed { fault } => self.dial_failed(fault, out),
+            Event::Command { id, command } => self.command(id, command, out),
+            Event::Configured(settings) => self.configured(settings),
+            Event::Tick => {}
+            Event::StopRequested => self.stopping = true,
+        }
+        self.advance(out);
+    }
+
+    /// Lets every part do what has become possible.
+    fn advance(&mut self, out: &mut Vec<Effect>) {
+        self.advance_link(out);
+        self.advance_change(out);
+        self.advance_device(out);
+        self.advance_writes(out);
+        self.advance_replica(out);
+        self.advance_resync(out);
+        self.advance_activity(out);
+        self.advance_stop(out);
+        self.write_pages(out);
+        self.write_superblock(out);
+        let digest = self.digest();
+        if self.last_notified.as_ref() != Some(&digest) {
+            self.last_notified = Some(digest);
+            self.announce(out);
+            out.push(Effect::Notify);
+        }
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else happens before.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        [
+            self.link_wakeup(),
+            self.change_wakeup(),
+            self.device_wakeup(),
+            self.replica_wakeup(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether guest requests should be taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.guest.has_room()
+    }
+
+    // === I/O jobs ===
+
+    pub(crate) fn job(&mut self, job: Job) -> JobId {
+        self.next_job += 1;
+        let id = JobId(self.next_job);
+        self.jobs.insert(id, job);
+        id
+    }
+
+    pub(crate) fn draw_id(&mut self) -> u128 {
+        self.ids.draw()
+    }
+
+    pub(crate) fn flush_data(&mut self, after: AfterFlush, out: &mut Vec<Effect>) {
+        let job = self.job(Job::Flush(after));
+        out.push(Effect::FlushData { job });
+    }
+
+    fn data_read(&mut self, id: JobId, result: Result<Bytes, IoError>, out: &mut Vec<Effect>) {
+        match self.jobs.remove(&id) {
+            Some(Job::GuestRead(guest)) => self.guest_read(guest, result, out),
+            Some(Job::ChunkRead {
+                resync,
+                offset,
+                len,
+            }) => self.chunk_read(resync, (offset, len), result, out),
+            other => unreachable!("a read ended that was {other:?}"),
+        }
+    }
+
+    fn data_written(&mut self, id: JobId, result: Result<(), IoError>, out: &mut Vec<Effect>) {
+        match self.jobs.remove(&id) {
+            Some(Job::GuestWrite(seq)) => self.guest_written(id, seq, result, out),
+            Some(Job::Apply(seq)) => self.applied(seq, result, out),
+            other => unreachable!("a write ended that was {other:?}"),
+        }
+    }
+
+    fn data_flushed(&mut self, id: JobId, result: Result<(), IoError>, out: &mut Vec<Effect>) {
+        let job = self.jobs.remove(&id);
+        if let Err(e) = result {
+            // What a failed flush left durable is unknown, and asking again would hide it.
+            self.fail(&format!("flush of the data: {e}"), out);
+        }
+        match job {
+            Some(Job::GuestFlush(seq)) => self.guest_flushed(seq, result, out),
+            Some(Job::ReplicaFlush) if result.is_ok() => self.replica_flushed(out),
+            Some(Job::SourceFlush(resync)) if result.is_ok() => self.source_flushed(resync),
+            Some(Job::Flush(after)) if result.is_ok() => match after {
+                AfterFlush::Evict => self.store_pages(AfterPages::Evict),
+                AfterFlush::Demote => self.store_pages(AfterPages::Demote),
+                AfterFlush::Promote => self.promotion_flushed(out),
+                AfterFlush::Stop => self.store_pages(AfterPages::Stop),
+            },
+            Some(Job::ReplicaFlush | Job::SourceFlush(_) | Job::Flush(_)) => {}
+            other => unreachable!("a flush ended that was {other:?}"),
+        }
+    }
+
+    fn meta_written(&mut self, id: JobId, result: Result<(), IoError>, out: &mut Vec<Effect>) {
+        let job = self.jobs.remove(&id);
+        if let Err(e) = result {
+            self.fail(&format!("write of the metadata: {e}"), out);
+            return;
+        }
+        match job {
+            Some(Job::Superblock) => self.superblock_written(out),
+            Some(Job::SuperblockCopy) => self.keeper.copying = false,
+            Some(Job::ReplicaPosition) => self.position_written(),
+            Some(Job::ActivityLog) => self.activity_written(),
+            Some(Job::Page) => self.page_written(out),
+            other => unreachable!("a metadata write ended that was {other:?}"),
+        }
+    }
+
+    /// The disk cannot be trusted any more: nothing is acknowledged from now on, the peer keeps the
+    /// good prefix it has.
+    pub(crate) fn fail(&mut self, what: &str, out: &mut Vec<Effect>) {
+        if self.fault.is_none() {
+            self.fault = Some(what.to_owned());
+        }
+        self.close_session("the local disk failed", out);
+        self.fail_guest(out);
+        if let Some(change) = self.change.take() {
+            let result = Err(Refusal::DiskFailed(what.to_owned()));
+            out.push(Effect::Answer {
+                id: change.command,
+                result,
+            });
+        }
+    }
+
+    // === superblock ===
+
+    /// The superblock has changed: write it, and do `then` when it is durable.
+    pub(crate) fn persist(&mut self, then: Then) {
+        self.keeper.pending.push(then);
+    }
+
+    /// Whether every change of the superblock is durable.
+    pub(crate) fn is_persisted(&self) -> bool {
+        self.keeper.pending.is_empty() && self.keeper.in_flight.is_none()
+    }
+
+    fn write_superblock(&mut self, out: &mut Vec<Effect>) {
+        let busy = self.keeper.in_flight.is_some() || self.keeper.copying;
+        if busy || self.keeper.pending.is_empty() || self.fault.is_some() {
+            return;
+        }
+        self.keeper.in_flight = Some(std::mem::take(&mut self.keeper.pending));
+        self.keeper.seq += 1;
+        let (seq, node) = (self.keeper.seq, self.identity.node);
+        let body = self.sb.encode();
+        let (a, b) = (RING_A + seq % RING_SLOTS, RING_B + seq % RING_SLOTS);
+        let job = self.job(Job::Superblock);
+        let data = meta::seal(Kind::Superblock, node, a, seq, &body);
+        out.push(Effect::WriteMeta {
+            job,
+            offset: a * BLOCK as u64,
+            data,
+        });
+        let copy = meta::seal(Kind::Superblock, node, b, seq, &body);
+        self.keeper.copy = Some((b * BLOCK as u64, copy));
+        self.keeper.copying = true;
+    }
+
+    fn superblock_written(&mut self, out: &mut Vec<Effect>) {
+        if let Some((offset, data)) = self.keeper.copy.take() {
+            let job = self.job(Job::SuperblockCopy);
+            out.push(Effect::WriteMeta { job, offset, data });
+        }
+        for then in self.keeper.in_flight.take().into_iter().flatten() {
+            match then {
+                Then::Nothing => {}
+                Then::ResumeWrites => self.bump_durable(out),
+                Then::BecamePrimary => self.became_primary(out),
+                Then::BecameSecondary => self.became_secondary(out),
+                Then::Answer(id) => out.push(Effect::Answer { id, result: Ok(()) }),
+                Then::Granted(epoch) => self.grant_durable(epoch, out),
+                Then::GrantAdopted(epoch) => self.grant_adopted(epoch, out),
+                Then::ResyncReady(id) => self.resync_marked(id, out),
+                Then::SendCompletion(id) => self.send_completion(id, out),
+                Then::Adopted(id) => self.adoption_durable(id, out),
+                Then::ClearBase => self.marks.completed(),
+                Then::SendDecision => self.decision_durable(out),
+                Then::PublishDevice => self.publish_device(out),
+                Then::Stop => out.push(Effect::Stopped),
+            }
+        }
+    }
+
+    // === bitmap pages ===
+
+    /// Write what differs from disk, and do `then` when it is durable.
+    pub(crate) fn store_pages(&mut self, then: AfterPages) {
+        self.pages.waiting.push_back(then);
+    }
+
+    fn write_pages(&mut self, out: &mut Vec<Effect>) {
+        while self.pages.left == 0 && !self.pages.waiting.is_empty() && self.fault.is_none() {
+            self.pages.running = self.pages.waiting.drain(..).collect();
+            let stale = self.marks.take_stale(self.identity.node);
+            self.pages.left = stale.len();
+            for (offset, data) in stale {
+                let job = self.job(Job::Page);
+                out.push(Effect::WriteMeta { job, offset, data });
+            }
+            if self.pages.left == 0 {
+                self.pages_durable(out);
+            }
+        }
+    }
+
+    fn page_written(&mut self, out: &mut Vec<Effect>) {
+        self.pages.left -= 1;
+        if self.pages.left == 0 {
+            self.pages_durable(out);
+        }
+    }
+
+    fn pages_durable(&mut self, out: &mut Vec<Effect>) {
+        for then in std::mem::take(&mut self.pages.running) {
+            match then {
+                AfterPages::Evict => self.evict(out),
+                AfterPages::UnionStored => self.union_stored(out),
+                AfterPages::Demote => self.demotion_stored(),
+                AfterPages::Stop => self.stop_stored(),
+                AfterPages::Voided => {
+                    self.sb.bits_void = false;
+                    self.persist(Then::Nothing);
+                }
+            }
+        }
+    }
+
+    // === activity log ===
+
+    fn advance_activity(&mut self, out: &mut Vec<Effect>) {
+        if self.fault.is_some() || self.activity.is_under_way() {
+            return;
+        }
+        if self.emptying == Emptying::Wanted {
+            self.emptying = Emptying::UnderWay;
+            let (offset, data) = self.activity.begin_empty(self.identity.node);
+            let job = self.job(Job::ActivityLog);
+            return out.push(Effect::WriteMeta { job, offset, data });
+        }
+        if !self.activity.is_due() || self.evicting.is_some() {
+            return;
+        }
+        let Some(victims) = self.activity.victims(|e| self.guest.uses_extent(e)) else {
+            return;
+        };
+        if victims.is_empty() {
+            self.begin_transaction(&[], out);
+        } else {
+            // R-AL2: data durable, then bits durable, then they may leave.
+            self.evicting = Some((victims, self.activity.moment()));
+            self.flush_data(AfterFlush::Evict, out);
+        }
+    }
+
+    fn evict(&mut self, out: &mut Vec<Effect>) {
+        let Some((victims, since)) = self.evicting.take() else {
+            return;
+        };
+        // A victim that was used meanwhile stays, even if that write has ended: it came after the
+        // flush. The room is found in the next round.
+        let used = self.activity.used_since(&victims, since)
+            || victims.iter().any(|e| self.guest.uses_extent(*e));
+        if !used && self.emptying == Emptying::No && !self.activity.is_under_way() {
+            self.begin_transaction(&victims, out);
+        }
+    }
+
+    fn begin_transaction(&mut self, victims: &[u64], out: &mut Vec<Effect>) {
+        let (offset, data) = self.activity.begin(self.identity.node, victims);
+        let job = self.job(Job::ActivityLog);
+        out.push(Effect::WriteMeta { job, offset, data });
+    }
+
+    /// Asks for a transaction with nobody in it; part of demotion and stop.
+    pub(crate) fn empty_activity(&mut self) {
+        self.emptying = Emptying::Wanted;
+    }
+
+    fn activity_written(&mut self) {
+        self.activity.ended();
+        if self.emptying == Emptying::UnderWay {
+            self.emptying = Emptying::No;
+            self.activity_emptied();
+        }
+    }
+
+    // === commands and stop ===
+
+    fn command(&mut self, id: CommandId, command: Command, out: &mut Vec<Effect>) {
+        if let Some(what) = &self.fault
+            && !matches!(command, Command::Retire | Command::Refresh)
+        {
+            let result = Err(Refusal::DiskFailed(what.clone()));
+            out.push(Effect::Answer { id, result });
+            return;
+        }
+        match command {
+            Command::SetRole {
+                role,
+                expected_epoch,
+                initialize,
+                request,
+            } => {
+                self.set_role(id, role, expected_epoch, initialize, request, out);
+            }
+            Command::RecordVerdict(request) => {
+                self.sb.judged = Some(request);
+                self.persist(Then::Answer(id));
+            }
+            Command::Refresh => self.refresh(id, out),
+            Command::HealDevice => self.heal_device(id, out),
+            Command::Retire => self.retire(id, out),
+        }
+    }
+
+    fn configured(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    fn advance_stop(&mut self, out: &mut Vec<Effect>) {
+        if self.stopping && self.link.is_present() {
+            self.close_session("this replicator stops", out);
+        }
+        if !self.stopping || self.device.stop_begun || self.link.is_present() {
+            return;
+        }
+        let settled = self.guest.is_settled() && self.replica.is_settled() && self.is_persisted();
+        if self.fault.is_some() {
+            self.device.stop_begun = true;
+            out.push(Effect::Stopped);
+        } else if settled && self.change.is_none() {
+            self.device.stop_begun = true;
+            self.flush_data(AfterFlush::Stop, out);
+        }
+    }
+
+    fn stop_stored(&mut self) {
+        self.device.stop_emptying = true;
+        self.empty_activity();
+    }
+
+    /// The empty transaction of a demotion or a stop is durable.
+    fn activity_emptied(&mut self) {
+        if self.device.stop_emptying {
+            self.device.stop_emptying = false;
+            self.sb.clean = true;
+            let tail = self.guest.tail.is_some() && self.sb.peer_may_have_head;
+            if tail && self.sb.role == Role::Primary {
+                let head = crate::ids::Epoch(self.draw_id());
+                self.sb.bump(head);
+                self.sb.role_epoch = head;
+            }
+            self.persist(Then::Stop);
+        } else {
+            self.demotion_emptied();
+        }
+    }
+
+    /// The volume's identity, once data exist.
+    pub(crate) fn name_volume(&mut self, volume: VolumeId) {
+        self.sb.volume = volume;
+        self.identity.volume = volume;
+    }
+}

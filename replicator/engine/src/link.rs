@@ -1,0 +1,853 @@
+//! The session with the peer: handshake, what the two sides have joined for, heartbeat.
+//!
+//! ```text
+//!  down ──opened──► Preparing ──state sent──► Comparing ──both decided, mirrored──► Joined(..)
+//!    ▲                 │                          │                                    │
+//!    └──────────────── closed, or any violation ◄─┴────────────────────────────────────┘
+//! ```
+//! While the two sides compare (Preparing, Comparing), guest writes and role changes wait: the states
+//! that the decision is made from must not move under it.
+//!
+//! Does not live here: the decision ([`crate::compare`]), copies ([`crate::resync`]).
+
+use crate::command::Refusal;
+use crate::compare::{self, Decision, Disk, Facts};
+use crate::effect::Effect;
+use crate::engine::Engine;
+use crate::event::LinkFault;
+use crate::frame::{Frame, PeerHello, PeerReport};
+use crate::ids::{CommandId, Epoch, SessionId};
+use crate::marks::chunks_of;
+use crate::resync::{Copy, Source, Target};
+use crate::role::Role;
+use crate::settings::{
+    CHUNK_SHIFT, HANDSHAKE_LIMIT, HEARTBEAT, HEARTBEAT_LOST, Mode, PROGRESS_LOST,
+};
+use crate::superblock::Then;
+use crate::time::{Mono, Wall};
+use crate::write_path::Route;
+
+/// What the two sides have joined for.
+pub(crate) enum Join {
+    /// Both empty.
+    Idle,
+    /// Equal copies; the Primary's writes follow in order.
+    InOrder,
+    /// Copying to the peer.
+    Source(Source),
+    /// Copying from the peer.
+    Target(Target),
+    /// Connected, and nothing may be sent: superseded, superseding, partitioned, refused.
+    Blocked(Decision),
+}
+
+enum Phase {
+    /// Waiting until what is on its way to disk has arrived.
+    Preparing,
+    Comparing {
+        mine: Box<Facts>,
+        decided: Option<Decision>,
+        sent: bool,
+        heard: Option<Decision>,
+    },
+    Joined(Join),
+}
+
+struct Session {
+    id: SessionId,
+    hello: PeerHello,
+    remote: String,
+    phase: Phase,
+    opened: Mono,
+    heard: Mono,
+    pinged: Mono,
+    nonce: u64,
+    ping_sent: Option<(u64, Mono)>,
+    progress: Mono,
+    theirs: Option<Box<Facts>>,
+    refreshes: Vec<(u64, CommandId)>,
+}
+
+/// What is known of the peer.
+#[derive(Default)]
+pub(crate) struct Link {
+    session: Option<Session>,
+    closing: Option<SessionId>,
+    /// Declared down, and why.
+    pub(crate) down: Option<LinkFault>,
+    pub(crate) report: Option<PeerReport>,
+    pub(crate) hello: Option<PeerHello>,
+    pub(crate) peer_size: u64,
+    pub(crate) peer_queue_manager: String,
+    pub(crate) heard_at: Option<(Mono, Wall)>,
+    pub(crate) rtt_micros: u64,
+    /// Commands that wait for news of the peer.
+    waiting: Vec<CommandId>,
+}
+
+impl Link {
+    pub(crate) const fn is_present(&self) -> bool {
+        self.session.is_some() || self.closing.is_some()
+    }
+
+    pub(crate) fn remote(&self) -> &str {
+        self.session.as_ref().map_or("", |s| &s.remote)
+    }
+
+    pub(crate) fn peer_node(&self) -> Option<crate::ids::NodeId> {
+        self.session.as_ref().map(|s| s.hello.node)
+    }
+
+    fn phase(&self) -> Option<&Phase> {
+        self.session.as_ref().map(|s| &s.phase)
+    }
+
+    pub(crate) fn join(&self) -> Option<&Join> {
+        match self.phase() {
+            Some(Phase::Joined(join)) => Some(join),
+            Some(Phase::Preparing | Phase::Comparing { .. }) | None => None,
+        }
+    }
+
+    pub(crate) fn join_mut(&mut self) -> Option<&mut Join> {
+        match self.session.as_mut().map(|s| &mut s.phase) {
+            Some(Phase::Joined(join)) => Some(join),
+            Some(Phase::Preparing | Phase::Comparing { .. }) | None => None,
+        }
+    }
+
+    pub(crate) fn set_join(&mut self, join: Join) {
+        if let Some(s) = &mut self.session {
+            s.phase = Phase::Joined(join);
+        }
+    }
+
+    pub(crate) fn is_joined(&self) -> bool {
+        self.join().is_some()
+    }
+
+    /// Whether the two sides are comparing their states right now.
+    pub(crate) fn is_comparing(&self) -> bool {
+        self.session.is_some() && !self.is_joined()
+    }
+
+    pub(crate) fn is_in_order(&self) -> bool {
+        matches!(self.join(), Some(Join::InOrder))
+            || matches!(self.join(), Some(Join::Source(s)) if s.is_completion_sent())
+    }
+
+    /// Whether everything has been copied and the completion is being prepared.
+    pub(crate) fn is_completing(&self) -> bool {
+        matches!(self.join(), Some(Join::Source(s)) if s.is_completing())
+    }
+
+    /// Whether a completion is being prepared or on its way: our head must not move until the peer
+    /// has adopted it, or the session has ended.
+    pub(crate) fn awaits_adoption(&self) -> bool {
+        matches!(self.join(), Some(Join::Source(s)) if s.awaits_adoption())
+    }
+
+    /// Whether an empty union is being completed: the peer takes no data before the completion.
+    pub(crate) fn completes_unannounced(&self) -> bool {
+        matches!(self.join(), Some(Join::Source(s)) if s.completes_unannounced())
+    }
+
+    pub(crate) fn is_source(&self) -> bool {
+        matches!(self.join(), Some(Join::Source(_)))
+    }
+
+    pub(crate) fn is_target(&self) -> bool {
+        matches!(self.join(), Some(Join::Target(_)))
+    }
+
+    /// The decision that blocks this session, if one does.
+    pub(crate) fn blocked(&self) -> Option<Decision> {
+        match self.join() {
+            Some(Join::Blocked(decision)) => Some(*decision),
+            Some(Join::Idle | Join::InOrder | Join::Source(_) | Join::Target(_)) | None => None,
+        }
+    }
+
+    /// Whether a write that is not in order goes to the peer all the same: every chunk it touches has
+    /// been copied already.
+    pub(crate) fn mirrors(&self, offset: u64, len: u64, is_flush: bool) -> bool {
+        match self.join() {
+            Some(Join::Source(s)) => {
+                s.copies() && (is_flush || chunks_of(offset, len).all(|c| !s.pending.contains(c)))
+            }
+            Some(Join::Idle | Join::InOrder | Join::Target(_) | Join::Blocked(_)) | None => false,
+        }
+    }
+
+    /// A write was not sent: what it touches must be copied (again).
+    pub(crate) fn repend(&mut self, offset: u64, len: u64, route: Route) {
+        if let (Route::Marked, Some(Join::Source(s))) = (route, self.join_mut()) {
+            for chunk in chunks_of(offset, len) {
+                s.pending.insert(chunk);
+            }
+        }
+    }
+
+    /// Whether the peer is a synchronous primary whose writers wait for our word.
+    pub(crate) fn peer_waits_for_acks(&self) -> bool {
+        self.report
+            .is_some_and(|r| r.mode == Mode::Synchronous && r.role == Role::Primary)
+    }
+
+    /// The peer's role as last heard, while connected.
+    pub(crate) fn peer_role(&self) -> Option<Role> {
+        self.session.as_ref()?;
+        self.report.map(|r| r.role)
+    }
+
+    /// The peer's state of the running handshake.
+    pub(crate) fn theirs(&self) -> Option<&Facts> {
+        self.session.as_ref().and_then(|s| s.theirs.as_deref())
+    }
+}
+
+impl Engine {
+    pub(crate) fn session_opened(
+        &mut self,
+        id: SessionId,
+        hello: PeerHello,
+        remote: String,
+        out: &mut Vec<Effect>,
+    ) {
+        // Fence: what an old session still brings is nobody's any more.
+        self.end_session(out);
+        let now = self.now.mono;
+        self.link.down = None;
+        self.link.hello = Some(hello.clone());
+        self.link.session = Some(Session {
+            id,
+            hello,
+            remote,
+            phase: Phase::Preparing,
+            opened: now,
+            heard: now,
+            pinged: now,
+            nonce: 0,
+            ping_sent: None,
+            progress: now,
+            theirs: None,
+            refreshes: Vec::new(),
+        });
+        if self.stopping || self.fault.is_some() {
+            self.close_session("this replicator stops", out);
+        }
+    }
+
+    pub(crate) fn session_closed(
+        &mut self,
+        id: SessionId,
+        fault: LinkFault,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.link.closing == Some(id) {
+            self.link.closing = None;
+        }
+        if self.link.session.as_ref().is_some_and(|s| s.id == id) {
+            let _ = fault;
+            self.end_session(out);
+        }
+    }
+
+    pub(crate) fn dial_failed(&mut self, fault: LinkFault, out: &mut Vec<Effect>) {
+        if self.link.session.is_none() {
+            self.link.down = Some(fault);
+            self.answer_waiting(out);
+        }
+    }
+
+    /// Ends the current session, if there is one, on our own account.
+    pub(crate) fn close_session(&mut self, reason: &str, out: &mut Vec<Effect>) {
+        if let Some(s) = &self.link.session {
+            let session = s.id;
+            out.push(Effect::Send {
+                session,
+                frame: Frame::Bye {
+                    text: reason.to_owned(),
+                },
+            });
+            out.push(Effect::CloseSession {
+                session,
+                reason: reason.to_owned(),
+            });
+            self.link.closing = Some(session);
+            self.end_session(out);
+        }
+    }
+
+    /// Closes the session so that the two sides compare again: something that the decision depended
+    /// on has changed.
+    pub(crate) fn compare_again(&mut self, reason: &str, out: &mut Vec<Effect>) {
+        if self.link.session.is_some() {
+            self.close_session(reason, out);
+            out.push(Effect::DialNow);
+        }
+    }
+
+    fn end_session(&mut self, out: &mut Vec<Effect>) {
+        let Some(session) = self.link.session.take() else {
+            return;
+        };
+        self.link
+            .waiting
+            .extend(session.refreshes.into_iter().map(|(_, id)| id));
+        self.guest.locks.clear();
+        self.writes_lost_session(out);
+        self.replica.record_now();
+        self.change_lost_session(out);
+    }
+
+    pub(crate) fn send(&mut self, frame: Frame, out: &mut Vec<Effect>) {
+        if let Some(s) = &self.link.session {
+            out.push(Effect::Send {
+                session: s.id,
+                frame,
+            });
+        }
+    }
+
+    /// The peer broke the protocol: the session ends, nothing else does.
+    fn violation(&mut self, what: &str, out: &mut Vec<Effect>) {
+        self.close_session(&format!("protocol violation: {what}"), out);
+    }
+
+    pub(crate) fn frame_received(&mut self, id: SessionId, frame: Frame, out: &mut Vec<Effect>) {
+        let Some(s) = self.link.session.as_mut().filter(|s| s.id == id) else {
+            return;
+        };
+        s.heard = self.now.mono;
+        self.link.heard_at = Some((self.now.mono, self.now.wall));
+        let what = match frame {
+            Frame::State(facts) => self.state_heard(facts, out),
+            Frame::Decision(decision) => self.decision_heard(decision),
+            Frame::Ping {
+                nonce,
+                clock,
+                report,
+                sync_done_chunks,
+            } => {
+                self.report_heard(report);
+                if self.link.is_joined() {
+                    self.clock_heard(clock);
+                }
+                self.sync_progress_heard(sync_done_chunks);
+                let report = self.own_report();
+                self.send(Frame::Pong { nonce, report }, out);
+                Ok(())
+            }
+            Frame::Pong { nonce, report } => {
+                self.report_heard(report);
+                self.pong_heard(nonce, out);
+                Ok(())
+            }
+            Frame::Report(report) => {
+                self.report_heard(report);
+                Ok(())
+            }
+            Frame::Bye { text } => {
+                let _ = text;
+                self.close_session("the peer ended the session", out);
+                Ok(())
+            }
+            Frame::Writes { writes, clock } if self.may_receive() => {
+                self.writes_arrived(writes, clock)
+            }
+            Frame::Ack { applied, durable } if self.link.is_joined() => {
+                if self.change.as_ref().is_some_and(crate::transition::Change::renumbers) {
+                    // Of the stream before the new run: the peer learns of that with the confirmation.
+                    Ok(())
+                } else if applied > self.guest.last_seq || durable > applied {
+                    Err(format!(
+                        "acknowledgement of {} after {}",
+                        applied.0, self.guest.last_seq.0
+                    ))
+                } else {
+                    self.progress_heard();
+                    self.resync_acknowledged(applied);
+                    self.acknowledged(applied, durable, out);
+                    Ok(())
+                }
+            }
+            Frame::Bitmap { runs, union } if self.link.is_joined() => {
+                self.bitmap_heard(&runs, union, out)
+            }
+            Frame::BitmapStored if self.link.is_source() => self.bitmap_stored(out),
+            Frame::ResyncBegin { id, total_chunks } if self.link.is_target() => {
+                self.resync_began(id, total_chunks)
+            }
+            Frame::ResyncReady { id } if self.link.is_source() => self.resync_ready(id),
+            Frame::ResyncComplete {
+                id,
+                lineage,
+                seq,
+                volume,
+            } if self.link.is_target() => self.completion_heard(id, lineage, seq, volume),
+            Frame::ResyncAdopted { id } if self.link.is_source() => self.adopted_heard(id, out),
+            Frame::PromoteRequest { epoch } if self.link.is_joined() => {
+                self.promotion_asked(epoch, out);
+                Ok(())
+            }
+            Frame::PromoteAnswer { epoch, refusal } if self.link.is_joined() => {
+                self.promotion_answered(epoch, refusal, out);
+                Ok(())
+            }
+            Frame::PromoteConfirm { epoch, run } if self.link.is_joined() => {
+                self.promotion_confirmed(epoch, run)
+            }
+            Frame::PromoteAdopted { epoch } if self.link.is_joined() => {
+                self.promotion_adopted(epoch, out);
+                Ok(())
+            }
+            Frame::PromoteCancel { epoch } if self.link.is_joined() => {
+                self.promotion_cancelled(epoch);
+                Ok(())
+            }
+            Frame::Writes { .. }
+            | Frame::Ack { .. }
+            | Frame::Bitmap { .. }
+            | Frame::BitmapStored
+            | Frame::ResyncBegin { .. }
+            | Frame::ResyncReady { .. }
+            | Frame::ResyncComplete { .. }
+            | Frame::ResyncAdopted { .. }
+            | Frame::PromoteRequest { .. }
+            | Frame::PromoteAnswer { .. }
+            | Frame::PromoteConfirm { .. }
+            | Frame::PromoteAdopted { .. }
+            | Frame::PromoteCancel { .. } => {
+                Err("a frame that this state does not allow".to_owned())
+            }
+        };
+        if let Err(what) = what {
+            self.violation(&what, out);
+        }
+    }
+
+    /// Whether ordered data may arrive: we receive, and are not Primary.
+    pub(crate) fn may_receive(&self) -> bool {
+        let receives = match self.link.join() {
+            Some(Join::InOrder) => true,
+            Some(Join::Target(t)) => t.receives(),
+            Some(Join::Idle | Join::Source(_) | Join::Blocked(_)) | None => false,
+        };
+        receives && self.sb.role == Role::Secondary
+    }
+
+    fn report_heard(&mut self, report: PeerReport) {
+        // A grant that is open makes the peer Primary until it says otherwise by a handshake (E2).
+        let granted = self.sb.grant.is_some();
+        let role = if granted { Role::Primary } else { report.role };
+        self.link.report = Some(PeerReport { role, ..report });
+    }
+
+    fn progress_heard(&mut self) {
+        if let Some(s) = &mut self.link.session {
+            s.progress = self.now.mono;
+        }
+    }
+
+    // === handshake ===
+
+    /// The durable facts as the connect table needs them.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            volume: self.sb.volume,
+            node: self.identity.node,
+            size: self.identity.size,
+            chunk_shift: CHUNK_SHIFT,
+            mode: self.settings.mode,
+            queue_manager: self.settings.queue_manager.clone(),
+            role: self.sb.role,
+            disk: self.sb.disk,
+            lineage: self.sb.lineage.clone(),
+            base_index: self.sb.base_index,
+            full_dirty: self.sb.full_dirty,
+            grant: self.sb.grant,
+            crashed_primary: self.sb.crashed,
+            dirty: self.marks.base().count(),
+            dirty_after: self.marks.after_count(),
+            role_epoch: self.sb.role_epoch,
+            tail: self.guest.tail,
+            fork: self.sb.fork,
+            completion_sent: self.link_completion(),
+            adopted: self.sb.adopted,
+            sealed: self.sb.sealed,
+            run: self.run,
+            data: self.data(),
+        }
+    }
+
+    pub(crate) fn advance_link(&mut self, out: &mut Vec<Effect>) {
+        let ready = self.is_persisted()
+            && !self.sb.bits_void
+            && self.replica.is_settled()
+            && self.change.as_ref().is_none_or(|c| c.waits_for_join());
+        let now = self.now.mono;
+        let Some(s) = &mut self.link.session else {
+            return;
+        };
+        if matches!(s.phase, Phase::Preparing) && ready {
+            let mine = Box::new(self.facts());
+            let s = self.link.session.as_mut().expect("checked above");
+            s.phase = Phase::Comparing {
+                mine: mine.clone(),
+                decided: None,
+                sent: false,
+                heard: None,
+            };
+            self.send(Frame::State(mine), out);
+        }
+        self.decide(out);
+        let Some(s) = &self.link.session else { return };
+        let silent = now >= s.heard.after(HEARTBEAT_LOST);
+        let slow = !self.link.is_joined() && now >= s.opened.after(HANDSHAKE_LIMIT);
+        let outstanding = self.guest.is_outstanding() || self.resync_outstanding();
+        let stuck = outstanding && now >= s.progress.after(PROGRESS_LOST);
+        if silent || slow || stuck {
+            let reason = if silent {
+                "heartbeat lost"
+            } else {
+                "no progress"
+            };
+            return self.close_session(reason, out);
+        }
+        if !outstanding {
+            self.progress_heard();
+        }
+        self.heartbeat(out);
+    }
+
+    fn state_heard(&mut self, facts: Box<Facts>, out: &mut Vec<Effect>) -> Result<(), String> {
+        if self.link.is_joined() {
+            return Err("a second state".to_owned());
+        }
+        self.link.peer_size = facts.size;
+        self.link
+            .peer_queue_manager
+            .clone_from(&facts.queue_manager);
+        self.link.report = Some(PeerReport {
+            role: facts.role,
+            data: facts.data,
+            epoch: facts.lineage.first().copied().unwrap_or_default(),
+            sealed: facts.sealed,
+            mode: facts.mode,
+        });
+        if let Some(s) = &mut self.link.session {
+            s.theirs = Some(facts);
+        }
+        self.decide(out);
+        Ok(())
+    }
+
+    /// Once both states are known: decide, record what must be durable before the peer hears of it,
+    /// tell the peer.
+    fn decide(&mut self, out: &mut Vec<Effect>) {
+        let Some(s) = &mut self.link.session else {
+            return;
+        };
+        let (Phase::Comparing { mine, decided, .. }, Some(theirs)) = (&mut s.phase, &s.theirs)
+        else {
+            return;
+        };
+        if decided.is_some() {
+            return self.join_if_agreed(out);
+        }
+        let decision = compare::decide(mine, theirs);
+        *decided = Some(decision);
+        let head = theirs.lineage.first().copied().unwrap_or_default();
+        let arrived = compare::completion_arrived(mine, theirs);
+        let granted = compare::grant_used(mine, theirs);
+        self.record_meeting(decision, head, arrived, granted);
+        // Frozen before the peer hears that it may go on.
+        if decision == Decision::Superseded {
+            self.advance_writes(out);
+        }
+        self.persist(Then::SendDecision);
+    }
+
+    /// What the meeting itself changes durably.
+    fn record_meeting(&mut self, decision: Decision, head: Epoch, arrived: bool, granted: bool) {
+        if let Some(grant) = self.sb.grant.take()
+            && granted
+            && !self.sb.lineage.contains(&grant.epoch)
+        {
+            self.sb.bump(grant.epoch);
+            self.sb.peer_may_have_head = true;
+        }
+        if arrived {
+            self.forget_completion();
+            self.marks.completed();
+            self.peer_has_everything();
+        }
+        self.sb.parted_from = Epoch::NONE;
+        match decision {
+            Decision::InSync => self.peer_has_everything(),
+            Decision::Superseded => {
+                self.sb.superseded_by = head;
+                // What it held is at or below the peer's fork.
+                self.guest.tail = None;
+            }
+            Decision::Partitioned(_) => {
+                self.sb.parted_from = head;
+                if self.guest.tail.take().is_some() && self.sb.peer_may_have_head {
+                    // The tail is known to this process only; an epoch of its own outlives it.
+                    let own = Epoch(self.draw_id());
+                    self.sb.bump(own);
+                    self.sb.role_epoch = own;
+                }
+            }
+            Decision::AwaitFirstPrimary
+            | Decision::Source(_)
+            | Decision::Target(_)
+            | Decision::Superseding
+            | Decision::Refused(_) => {}
+        }
+    }
+
+    /// The peer is known to hold our head and everything that belongs to it.
+    pub(crate) fn peer_has_everything(&mut self) {
+        self.sb.base_index = 0;
+        self.sb.full_dirty = false;
+        self.sb.peer_may_have_head = true;
+        self.sb.crashed = false;
+        self.sb.fork = None;
+        if self.sb.superseded_by.is_none() {
+            self.sb.crashed_tail_bytes = 0;
+        }
+        self.guest.tail = None;
+    }
+
+    pub(crate) fn decision_durable(&mut self, out: &mut Vec<Effect>) {
+        let Some(s) = &mut self.link.session else {
+            return;
+        };
+        if let Phase::Comparing {
+            decided: Some(decision),
+            sent,
+            ..
+        } = &mut s.phase
+            && !*sent
+        {
+            *sent = true;
+            let frame = Frame::Decision(*decision);
+            self.send(frame, out);
+        }
+        self.join_if_agreed(out);
+    }
+
+    fn decision_heard(&mut self, theirs: Decision) -> Result<(), String> {
+        match self.link.session.as_mut().map(|s| &mut s.phase) {
+            Some(Phase::Comparing { heard, .. }) if heard.is_none() => *heard = Some(theirs),
+            Some(Phase::Preparing | Phase::Comparing { .. } | Phase::Joined(_)) | None => {
+                return Err("a decision out of turn".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn join_if_agreed(&mut self, out: &mut Vec<Effect>) {
+        let Some(s) = &mut self.link.session else {
+            return;
+        };
+        let Phase::Comparing {
+            decided: Some(mine),
+            sent: true,
+            heard: Some(theirs),
+            ..
+        } = &s.phase
+        else {
+            return;
+        };
+        let decision = *mine;
+        if *theirs != decision.mirrored() {
+            let what = format!("decision differs: {decision:?} here, {theirs:?} there");
+            return self.violation(&what, out);
+        }
+        s.progress = self.now.mono;
+        let facts = s.theirs.as_deref().expect("a decision needs both states");
+        let (their_head, their_run) = (
+            facts.lineage.first().copied().unwrap_or_default(),
+            facts.run,
+        );
+        let join = match decision {
+            Decision::AwaitFirstPrimary => Join::Idle,
+            Decision::InSync => Join::InOrder,
+            Decision::Source(extent) => Join::Source(self.begin_source(extent)),
+            Decision::Target(_) => Join::Target(Target::new(self.now.mono)),
+            Decision::Superseded
+            | Decision::Superseding
+            | Decision::Partitioned(_)
+            | Decision::Refused(_) => Join::Blocked(decision),
+        };
+        if self.sb.role == Role::Secondary {
+            let epoch = if their_head.is_none() {
+                self.sb.head()
+            } else {
+                their_head
+            };
+            self.replica
+                .begin(epoch, their_run, decision == Decision::InSync);
+        }
+        self.link.set_join(join);
+        self.joined(decision, out);
+    }
+
+    fn joined(&mut self, decision: Decision, out: &mut Vec<Effect>) {
+        if matches!(decision, Decision::Target(_)) {
+            self.send_own_bits(out);
+        }
+        self.meeting_ended(decision);
+        self.ping(out);
+        for id in std::mem::take(&mut self.link.waiting) {
+            self.refresh(id, out);
+        }
+        self.complete_ready(out);
+    }
+
+    // === heartbeat, news ===
+
+    fn heartbeat(&mut self, out: &mut Vec<Effect>) {
+        let due = self
+            .link
+            .session
+            .as_ref()
+            .is_some_and(|s| self.now.mono >= s.pinged.after(HEARTBEAT));
+        if due && self.link.is_joined() {
+            self.ping(out);
+        }
+    }
+
+    fn ping(&mut self, out: &mut Vec<Effect>) -> u64 {
+        let sends = self.sb.role == Role::Primary && !self.link.is_comparing();
+        let clock = if sends {
+            self.primary_clock()
+        } else {
+            Default::default()
+        };
+        let (report, sync_done_chunks) = (self.own_report(), self.sync_done_chunks());
+        let Some(s) = &mut self.link.session else {
+            return 0;
+        };
+        s.nonce += 1;
+        s.pinged = self.now.mono;
+        let nonce = s.nonce;
+        s.ping_sent = Some((nonce, self.now.mono));
+        self.send(
+            Frame::Ping {
+                nonce,
+                clock,
+                report,
+                sync_done_chunks,
+            },
+            out,
+        );
+        nonce
+    }
+
+    fn pong_heard(&mut self, nonce: u64, out: &mut Vec<Effect>) {
+        let Some(s) = &mut self.link.session else {
+            return;
+        };
+        if let Some((sent, at)) = s.ping_sent
+            && sent == nonce
+        {
+            self.link.rtt_micros = self.now.mono.0.saturating_sub(at.0);
+            s.ping_sent = None;
+        }
+        s.refreshes.retain(|(asked, id)| {
+            let done = *asked <= nonce;
+            if done {
+                out.push(Effect::Answer {
+                    id: *id,
+                    result: Ok(()),
+                });
+            }
+            !done
+        });
+    }
+
+    /// Answer `id` once there is news of the peer that is newer than now, or the link is down.
+    pub(crate) fn refresh(&mut self, id: CommandId, out: &mut Vec<Effect>) {
+        if !self.settings.has_peer {
+            return out.push(Effect::Answer { id, result: Ok(()) });
+        }
+        if self.link.is_joined() {
+            let nonce = self.ping(out);
+            if let Some(s) = &mut self.link.session {
+                s.refreshes.push((nonce, id));
+            }
+            return;
+        }
+        self.link.waiting.push(id);
+        if self.link.session.is_none() {
+            out.push(Effect::DialNow);
+        }
+    }
+
+    fn answer_waiting(&mut self, out: &mut Vec<Effect>) {
+        for id in std::mem::take(&mut self.link.waiting) {
+            out.push(Effect::Answer { id, result: Ok(()) });
+        }
+    }
+
+    /// Tells the peer when our own summary has changed.
+    pub(crate) fn announce(&mut self, out: &mut Vec<Effect>) {
+        if self.link.is_joined() {
+            let report = self.own_report();
+            self.send(Frame::Report(report), out);
+        }
+    }
+
+    pub(crate) fn own_report(&self) -> PeerReport {
+        PeerReport {
+            role: self.sb.role,
+            data: self.data(),
+            epoch: self.sb.head(),
+            sealed: self.sb.sealed,
+            mode: self.settings.mode,
+        }
+    }
+
+    /// What is true of writes on this session.
+    pub(crate) fn effective_mode(&self) -> Mode {
+        match self.link.join() {
+            Some(Join::InOrder) => self.settings.mode,
+            Some(Join::Source(s)) if s.is_completion_sent() => self.settings.mode,
+            Some(Join::Idle | Join::Source(_) | Join::Target(_) | Join::Blocked(_)) | None => {
+                Mode::Asynchronous
+            }
+        }
+    }
+
+    pub(crate) fn link_wakeup(&self) -> Option<Mono> {
+        let s = self.link.session.as_ref()?;
+        let limit = if self.link.is_joined() {
+            s.pinged.after(HEARTBEAT)
+        } else {
+            s.opened.after(HANDSHAKE_LIMIT)
+        };
+        Some(limit.min(s.heard.after(HEARTBEAT_LOST)))
+    }
+
+    /// Whether the peer answered, and says that it is empty.
+    pub(crate) fn peer_is_empty(&self) -> Result<(), Refusal> {
+        match self.link.theirs() {
+            Some(facts) if self.link.is_joined() && facts.disk == Disk::Empty => Ok(()),
+            Some(_) if self.link.is_joined() => Err(Refusal::PeerHasData),
+            Some(_) | None => Err(Refusal::PeerUnknown),
+        }
+    }
+
+    /// Progress of the copy, for status: chunks.
+    pub(crate) fn copy(&self) -> Option<Copy> {
+        match self.link.join() {
+            Some(Join::Source(s)) => s.copy(),
+            Some(Join::Target(t)) => t.copy(),
+            Some(Join::Idle | Join::InOrder | Join::Blocked(_)) | None => None,
+        }
+    }
+}

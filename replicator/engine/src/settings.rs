@@ -1,0 +1,87 @@
+//! Configuration of a volume as the engine needs it, and the limits with their reasons.
+
+use std::time::Duration;
+
+use crate::event::FsKind;
+
+/// When a write is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Locally done and queued for the peer.
+    #[default]
+    Asynchronous,
+    /// Locally done and applied by the peer; FLUSH and FUA durable on both sides.
+    Synchronous,
+}
+
+/// What a restarted Primary does when the peer does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhenPeerUnknown {
+    /// Start after the time limit.
+    #[default]
+    Start,
+    /// Keep the device closed.
+    Hold,
+}
+
+/// Configuration of one volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Replication mode; the Primary's rules a session.
+    pub mode: Mode,
+    /// Whether a peer is configured at all.
+    pub has_peer: bool,
+    /// Name of the queue manager; both sides must agree.
+    pub queue_manager: String,
+    /// File system made on the first Primary.
+    pub fs: FsKind,
+    /// How long a restarted Primary waits for its peer's word.
+    pub peer_check_timeout: Duration,
+    /// What it does then.
+    pub when_peer_unknown: WhenPeerUnknown,
+}
+
+/// Writes in flight to the peer, bytes: the window that memory is bounded by. When it is full, the
+/// writer waits. 64 MiB covers 500 ms at 1 Gbit/s.
+pub const WINDOW_BYTES: u64 = 64 << 20;
+
+/// Writes in flight to the peer, count: bounds the bookkeeping of small writes.
+pub const WINDOW_COUNT: usize = 16 << 10;
+
+/// Resync data on the way and not yet applied, bytes: enough for the link, small enough that a live
+/// write does not wait long behind it.
+pub const RESYNC_WINDOW_BYTES: u64 = 8 << 20;
+
+/// Bytes of one dirty bit. 64 KiB costs 2 MiB of bits per TiB.
+pub const CHUNK_SHIFT: u32 = 16;
+
+/// Bytes of one activity-log extent: 4 MiB; 1,000 of them are a hot set of 4 GiB.
+pub const EXTENT_SHIFT: u32 = 22;
+
+/// Heartbeat while nothing else is sent.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Silence after which a session is lost.
+pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
+
+/// Data outstanding without any progress of the acknowledgements: the peer's disk hangs, or the
+/// path swallows data.
+pub const PROGRESS_LOST: Duration = Duration::from_secs(10);
+
+/// A handshake that takes longer is given up; guest writes wait meanwhile.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a promotion waits for the peer's grant.
+pub const GRANT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a demotion waits for the peer to take what is in flight.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(15);
+
+/// A start with the device still open across a restart waits at most this long for the peer.
+pub const RECOVERY_PEER_CHECK: Duration = Duration::from_secs(2);
+
+/// The secondary makes applied data durable at least this often while data arrive...
+pub const OWN_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// ...or after this many bytes, so that durable acknowledgements advance without guest flushes.
+pub const OWN_FLUSH_BYTES: u64 = 32 << 20;

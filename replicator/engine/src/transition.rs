@@ -1,0 +1,675 @@
+//! Role changes: first Primary, promotion with the peer's grant or apart from it, demotion.
+//!
+//! One change at a time; each ends with exactly one answer to the operator. A promotion that was
+//! judged to lose nothing never proceeds apart from the peer, whatever happens meanwhile.
+//!
+//! Does not live here: the start gate and the device ([`crate::device`]), whether a person's request
+//! should be carried out at all (the operator's decision table).
+
+use crate::command::{Initialize, JudgedRequest, Refusal};
+use crate::compare::{Decision, Disk, Grant};
+use crate::effect::Effect;
+use crate::engine::{AfterFlush, Engine};
+use crate::event::Holder;
+use crate::frame::Frame;
+use crate::ids::{CommandId, Epoch, RunId, VolumeId};
+use crate::link::Join;
+use crate::report::{Transition, TransitionKind};
+use crate::role::Role;
+use crate::settings::{DRAIN_LIMIT, GRANT_LIMIT, HANDSHAKE_LIMIT};
+use crate::superblock::Then;
+use crate::time::{Mono, Wall};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Promotion: the two sides are comparing their states.
+    AwaitJoin,
+    /// Promotion: what was received is made durable.
+    Settling,
+    Flushing,
+    AskingGrant(Epoch),
+    /// The new role is on its way to disk.
+    RecordingPrimary {
+        planned: Option<Epoch>,
+    },
+    /// Durable here; the peer is told before the device appears.
+    Confirming(Epoch),
+    /// Demotion: the device is removed.
+    Closing,
+    /// Demotion: the peer takes what is in flight.
+    Draining {
+        marked: bool,
+    },
+    /// Demotion: data, then bits, then an empty activity log.
+    Storing,
+    RecordingSecondary,
+}
+
+/// A role change under way.
+pub(crate) struct Change {
+    pub(crate) command: CommandId,
+    stage: Stage,
+    request: Option<JudgedRequest>,
+    started: Wall,
+    deadline: Mono,
+}
+
+impl Change {
+    /// Whether new writes wait.
+    pub(crate) const fn freezes(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Draining { .. } | Stage::Storing | Stage::RecordingSecondary
+        )
+    }
+
+    /// Whether a handshake may go on: nothing that it depends on moves in these stages.
+    pub(crate) const fn waits_for_join(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::AwaitJoin | Stage::Closing | Stage::Draining { .. }
+        )
+    }
+
+    pub(crate) const fn asks_grant(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Settling | Stage::Flushing | Stage::AskingGrant(_)
+        )
+    }
+
+    /// Whether the role is being given up: no device appears any more.
+    pub(crate) const fn demotes(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Closing | Stage::Draining { .. } | Stage::Storing | Stage::RecordingSecondary
+        )
+    }
+
+    /// Whether a new run has begun that the peer does not know of yet.
+    pub(crate) const fn renumbers(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::RecordingPrimary { planned: Some(_) } | Stage::Confirming(_)
+        )
+    }
+
+    pub(crate) const fn wants_durable(&self) -> bool {
+        matches!(self.stage, Stage::Settling)
+    }
+
+    const fn has_deadline(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::AwaitJoin
+                | Stage::Settling
+                | Stage::AskingGrant(_)
+                | Stage::Confirming(_)
+                | Stage::Draining { .. }
+        )
+    }
+}
+
+impl Engine {
+    pub(crate) fn set_role(
+        &mut self,
+        id: CommandId,
+        role: Role,
+        expected: Epoch,
+        initialize: Option<Initialize>,
+        request: JudgedRequest,
+        out: &mut Vec<Effect>,
+    ) {
+        let result = self.may_begin(id, role, expected, initialize, &request);
+        match result {
+            Ok(true) => {}
+            Ok(false) => return out.push(Effect::Answer { id, result: Ok(()) }),
+            Err(refusal) => {
+                return out.push(Effect::Answer {
+                    id,
+                    result: Err(refusal),
+                });
+            }
+        }
+        self.change = Some(Change {
+            command: id,
+            stage: if role == Role::Primary {
+                Stage::AwaitJoin
+            } else {
+                Stage::Closing
+            },
+            request: Some(request),
+            started: self.now.wall,
+            deadline: self.now.mono.after(HANDSHAKE_LIMIT),
+        });
+        match (role, initialize) {
+            (Role::Primary, Some(_)) => self.record_first(),
+            (Role::Primary, None) => {}
+            (Role::Secondary, _) => self.close_device(out),
+        }
+    }
+
+    /// `Ok(true)`: begin; `Ok(false)`: done already.
+    fn may_begin(
+        &self,
+        id: CommandId,
+        role: Role,
+        expected: Epoch,
+        initialize: Option<Initialize>,
+        request: &JudgedRequest,
+    ) -> Result<bool, Refusal> {
+        if self.change.is_some() || self.stopping {
+            return Err(Refusal::Busy);
+        }
+        let stale = |j: &JudgedRequest| j.uid == request.uid && request.generation < j.generation;
+        if self.sb.judged.as_ref().is_some_and(stale) {
+            return Err(Refusal::StaleRequest);
+        }
+        if self.sb.role == role && (role == Role::Secondary || self.sb.last_command == id) {
+            return Ok(false);
+        }
+        if let Some(how) = initialize {
+            if self.sb.disk != Disk::Empty {
+                return Err(Refusal::AlreadyInitialized);
+            }
+            if how == Initialize::WithPeer {
+                self.peer_is_empty()?;
+            }
+            return Ok(true);
+        }
+        if expected != self.sb.head() {
+            return Err(Refusal::StaleEpoch {
+                expected,
+                current: self.sb.head(),
+            });
+        }
+        if self.sb.role == role {
+            return Ok(false);
+        }
+        if role == Role::Primary {
+            match self.sb.disk {
+                Disk::Empty => return Err(Refusal::NeverSynchronized),
+                Disk::Inconsistent if self.link.is_target() => return Err(Refusal::SyncInProgress),
+                Disk::Inconsistent => return Err(Refusal::NoConsistentData),
+                Disk::Consistent => {}
+            }
+            if !self.sb.parted_from.is_none() {
+                return Err(Refusal::SplitBrainUnresolved);
+            }
+        }
+        Ok(true)
+    }
+
+    fn refuse_change(&mut self, refusal: Refusal, out: &mut Vec<Effect>) {
+        if let Some(change) = self.change.take() {
+            out.push(Effect::Answer {
+                id: change.command,
+                result: Err(refusal),
+            });
+        }
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        self.change.as_ref().map(|c| c.stage)
+    }
+
+    fn set_stage(&mut self, stage: Stage, limit: std::time::Duration) {
+        let deadline = self.now.mono.after(limit);
+        if let Some(change) = &mut self.change {
+            change.stage = stage;
+            change.deadline = deadline;
+        }
+    }
+
+    /// Takes the next step that has become possible, or gives up.
+    pub(crate) fn advance_change(&mut self, out: &mut Vec<Effect>) {
+        let Some(change) = &self.change else { return };
+        if change.has_deadline() && self.now.mono >= change.deadline {
+            return self.change_timed_out(out);
+        }
+        match change.stage {
+            Stage::AwaitJoin if !self.link.is_comparing() => match self.may_promote() {
+                Ok(()) => self.set_stage(Stage::Settling, GRANT_LIMIT),
+                Err(refusal) => self.refuse_change(refusal, out),
+            },
+            // E2: no grant between a completion and its adoption.
+            Stage::Settling if self.replica.is_settled() && !self.link.awaits_adoption() => {
+                self.set_stage(Stage::Flushing, GRANT_LIMIT);
+                self.flush_data(AfterFlush::Promote, out);
+            }
+            Stage::Draining { marked } => self.drain(marked, out),
+            Stage::AwaitJoin
+            | Stage::Settling
+            | Stage::Flushing
+            | Stage::AskingGrant(_)
+            | Stage::RecordingPrimary { .. }
+            | Stage::Confirming(_)
+            | Stage::Closing
+            | Stage::Storing
+            | Stage::RecordingSecondary => {}
+        }
+    }
+
+    fn change_timed_out(&mut self, out: &mut Vec<Effect>) {
+        match self.stage() {
+            Some(Stage::AskingGrant(epoch)) => {
+                self.send(Frame::PromoteCancel { epoch }, out);
+                self.refuse_change(
+                    Refusal::TimedOut("the peer did not answer the request"),
+                    out,
+                );
+            }
+            Some(Stage::AwaitJoin) => {
+                self.refuse_change(Refusal::TimedOut("the peer's state is not known yet"), out);
+            }
+            // The role is durable here; the peer learns it at the next handshake.
+            Some(Stage::Confirming(_)) => self.compare_again("a promotion was not confirmed", out),
+            Some(Stage::Settling) => {
+                self.refuse_change(Refusal::TimedOut("what was received is not durable yet"), out);
+            }
+            // What it did not take becomes dirty.
+            Some(stage @ Stage::Draining { .. }) => {
+                self.close_session("the peer does not drain", out);
+                self.set_stage(stage, DRAIN_LIMIT);
+            }
+            Some(
+                Stage::Flushing
+                | Stage::RecordingPrimary { .. }
+                | Stage::Closing
+                | Stage::Storing
+                | Stage::RecordingSecondary,
+            )
+            | None => {}
+        }
+    }
+
+    pub(crate) fn change_wakeup(&self) -> Option<Mono> {
+        self.change
+            .as_ref()
+            .filter(|c| c.has_deadline())
+            .map(|c| c.deadline)
+    }
+
+    // === promotion ===
+
+    /// Whether the peer's state allows a promotion now; apart, whether the request does.
+    fn may_promote(&self) -> Result<(), Refusal> {
+        let primary = self.link.peer_role() == Some(Role::Primary);
+        match self.link.join() {
+            Some(Join::InOrder | Join::Source(_)) if primary => Err(Refusal::PeerIsPrimary),
+            Some(Join::InOrder | Join::Source(_)) => Ok(()),
+            Some(Join::Target(_)) => Err(Refusal::SyncInProgress),
+            Some(Join::Idle) => Err(Refusal::NeverSynchronized),
+            Some(Join::Blocked(Decision::Partitioned(_))) => Err(Refusal::SplitBrainUnresolved),
+            Some(Join::Blocked(_)) if primary => Err(Refusal::PeerIsPrimary),
+            Some(Join::Blocked(_)) | None => self.may_go_alone(),
+        }
+    }
+
+    fn may_go_alone(&self) -> Result<(), Refusal> {
+        let request = self.change.as_ref().and_then(|c| c.request.as_ref());
+        let lossless = request.is_some_and(|r| r.max_loss == "None");
+        if lossless && self.settings.has_peer {
+            Err(Refusal::PeerUnknown)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_linked_promotion(&self) -> bool {
+        matches!(self.link.join(), Some(Join::InOrder | Join::Source(_)))
+    }
+
+    pub(crate) fn promotion_flushed(&mut self, out: &mut Vec<Effect>) {
+        if self.stage() != Some(Stage::Flushing) {
+            return;
+        }
+        // The link may have come or gone during the flush.
+        if self.link.is_comparing() {
+            return self.set_stage(Stage::AwaitJoin, HANDSHAKE_LIMIT);
+        }
+        if let Err(refusal) = self.may_promote() {
+            return self.refuse_change(refusal, out);
+        }
+        let epoch = Epoch(self.draw_id());
+        if self.is_linked_promotion() {
+            self.set_stage(Stage::AskingGrant(epoch), GRANT_LIMIT);
+            self.send(Frame::PromoteRequest { epoch }, out);
+        } else {
+            self.record_alone(epoch);
+        }
+    }
+
+    fn record_first(&mut self) {
+        let volume = VolumeId(self.draw_id());
+        self.name_volume(volume);
+        self.sb.disk = Disk::Consistent;
+        self.sb.lineage.clear();
+        let epoch = Epoch(self.draw_id());
+        self.sb.lineage.push(epoch);
+        self.sb.base_index = 0;
+        self.sb.full_dirty = true;
+        self.sb.peer_may_have_head = false;
+        self.record_primary(TransitionKind::Creation, None);
+    }
+
+    fn record_alone(&mut self, epoch: Epoch) {
+        if let Some(grant) = self.sb.grant.take() {
+            self.sb.bump(grant.epoch);
+        }
+        if self.sb.fork.is_none() {
+            self.sb.fork = Some(
+                self.replica
+                    .recovery
+                    .map_or_else(Default::default, |r| r.position),
+            );
+        }
+        self.sb.bump(epoch);
+        self.record_primary(TransitionKind::Unplanned, None);
+    }
+
+    fn record_primary(&mut self, kind: TransitionKind, planned: Option<Epoch>) {
+        if !self.link.is_source() {
+            self.run = RunId(self.draw_id());
+            self.guest.new_run();
+        }
+        let Some(change) = &mut self.change else {
+            return;
+        };
+        let recovery = (kind == TransitionKind::Unplanned)
+            .then_some(self.replica.recovery)
+            .flatten();
+        self.sb.transition = Some(Transition {
+            kind,
+            started: change.started,
+            finished: self.now.wall,
+            recovery,
+        });
+        self.sb.last_command = change.command;
+        self.sb.judged = change.request.take();
+        change.stage = Stage::RecordingPrimary { planned };
+        self.sb.role = Role::Primary;
+        self.sb.role_epoch = self.sb.head();
+        self.sb.run = self.run;
+        self.sb.clean = false;
+        self.sb.sealed = false;
+        self.persist(Then::BecamePrimary);
+    }
+
+    /// The new role is durable.
+    pub(crate) fn became_primary(&mut self, out: &mut Vec<Effect>) {
+        let Some(Stage::RecordingPrimary { planned }) = self.stage() else {
+            return;
+        };
+        if let (Some(epoch), Some(Join::InOrder)) = (planned, self.link.join()) {
+            self.set_stage(Stage::Confirming(epoch), GRANT_LIMIT);
+            let run = self.run;
+            return self.send(Frame::PromoteConfirm { epoch, run }, out);
+        }
+        self.promotion_done(out);
+        if planned.is_none() {
+            // Whoever connects now must compare with the new head.
+            self.compare_again("the role has changed", out);
+        }
+    }
+
+    fn promotion_done(&mut self, out: &mut Vec<Effect>) {
+        if let Some(change) = self.change.take() {
+            out.push(Effect::Answer {
+                id: change.command,
+                result: Ok(()),
+            });
+        }
+        self.device.want_open = true;
+    }
+
+    /// The session ended under a change.
+    pub(crate) fn change_lost_session(&mut self, out: &mut Vec<Effect>) {
+        match self.stage() {
+            Some(Stage::AskingGrant(_)) => {
+                self.refuse_change(
+                    Refusal::TimedOut("the link was lost during the request"),
+                    out,
+                );
+            }
+            Some(Stage::AwaitJoin) => {
+                self.refuse_change(
+                    Refusal::TimedOut("the link was lost during the handshake"),
+                    out,
+                );
+            }
+            Some(Stage::Confirming(_)) => self.promotion_done(out),
+            Some(
+                Stage::Settling
+                | Stage::Flushing
+                | Stage::RecordingPrimary { .. }
+                | Stage::Closing
+                | Stage::Draining { .. }
+                | Stage::Storing
+                | Stage::RecordingSecondary,
+            )
+            | None => {}
+        }
+    }
+
+    // === grants ===
+
+    pub(crate) fn promotion_asked(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        let refuse = |refusal| Frame::PromoteAnswer {
+            epoch,
+            refusal: Some(refusal),
+        };
+        if self.sb.role == Role::Primary {
+            return self.send(refuse(Refusal::PeerIsPrimary), out);
+        }
+        if let Some(change) = &self.change {
+            let lower = self
+                .link
+                .peer_node()
+                .is_some_and(|peer| peer < self.identity.node);
+            if !change.asks_grant() || !lower {
+                return self.send(refuse(Refusal::PeerIsPrimary), out);
+            }
+            // Ruling 4: crossing requests, the lower node id wins.
+            if let Some(Stage::AskingGrant(own)) = self.stage() {
+                self.send(Frame::PromoteCancel { epoch: own }, out);
+            }
+            self.refuse_change(Refusal::PeerIsPrimary, out);
+        }
+        match self.link.join() {
+            // A target stores no grant: the source bumps alone, the completion carries the lineage.
+            Some(Join::Target(_)) => self.send(
+                Frame::PromoteAnswer {
+                    epoch,
+                    refusal: None,
+                },
+                out,
+            ),
+            Some(Join::InOrder) => {
+                let to = self.link.peer_node().unwrap_or_default();
+                self.sb.grant = Some(Grant { epoch, to });
+                if let Some(report) = &mut self.link.report {
+                    report.role = Role::Primary;
+                }
+                self.persist(Then::Granted(epoch));
+            }
+            Some(Join::Idle | Join::Source(_) | Join::Blocked(_)) | None => {
+                self.send(refuse(Refusal::Busy), out);
+            }
+        }
+    }
+
+    pub(crate) fn grant_durable(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        if self.sb.grant.is_some_and(|g| g.epoch == epoch) {
+            self.send(
+                Frame::PromoteAnswer {
+                    epoch,
+                    refusal: None,
+                },
+                out,
+            );
+        }
+    }
+
+    pub(crate) fn promotion_answered(
+        &mut self,
+        epoch: Epoch,
+        refusal: Option<Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.stage() != Some(Stage::AskingGrant(epoch)) {
+            return;
+        }
+        if let Some(refusal) = refusal {
+            return self.refuse_change(refusal, out);
+        }
+        self.sb.bump(epoch);
+        // Feeding a resync, the peer stores nothing and gets the head with the completion.
+        let planned = (!self.link.is_source()).then_some(epoch);
+        self.sb.peer_may_have_head = planned.is_some();
+        self.record_primary(TransitionKind::Planned, planned);
+    }
+
+    pub(crate) fn promotion_confirmed(&mut self, epoch: Epoch, run: RunId) -> Result<(), String> {
+        if self.sb.grant.is_none_or(|g| g.epoch != epoch) {
+            return Err("a confirmation of a grant that was not given".to_owned());
+        }
+        self.sb.grant = None;
+        self.sb.bump(epoch);
+        self.peer_has_everything();
+        self.sb.sealed = false;
+        self.replica.begin(epoch, run, true);
+        self.persist(Then::GrantAdopted(epoch));
+        Ok(())
+    }
+
+    pub(crate) fn grant_adopted(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        self.send(Frame::PromoteAdopted { epoch }, out);
+    }
+
+    pub(crate) fn promotion_adopted(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        if self.stage() == Some(Stage::Confirming(epoch)) {
+            self.peer_has_everything();
+            self.persist(Then::Nothing);
+            self.promotion_done(out);
+        }
+    }
+
+    pub(crate) fn promotion_cancelled(&mut self, epoch: Epoch) {
+        if self.sb.grant.is_some_and(|g| g.epoch == epoch) {
+            self.sb.grant = None;
+            self.persist(Then::Nothing);
+        }
+    }
+
+    // === demotion ===
+
+    /// Gives up role and device without a request of its own: the volume is about to be removed.
+    pub(crate) fn retire(&mut self, id: CommandId, out: &mut Vec<Effect>) {
+        if self.change.is_some() {
+            return out.push(Effect::Answer {
+                id,
+                result: Err(Refusal::Busy),
+            });
+        }
+        if self.sb.role == Role::Secondary || self.fault.is_some() {
+            return out.push(Effect::Answer { id, result: Ok(()) });
+        }
+        self.change = Some(Change {
+            command: id,
+            stage: Stage::Closing,
+            request: self.sb.judged.clone(),
+            started: self.now.wall,
+            deadline: self.now.mono,
+        });
+        self.close_device(out);
+    }
+
+    /// The device is gone, or held.
+    pub(crate) fn demotion_closed(&mut self, result: Result<(), Holder>, out: &mut Vec<Effect>) {
+        if self.stage() != Some(Stage::Closing) {
+            return;
+        }
+        match result {
+            Ok(()) => self.set_stage(Stage::Draining { marked: false }, DRAIN_LIMIT),
+            Err(Holder(who)) => self.refuse_change(Refusal::DeviceHeld(who), out),
+        }
+    }
+
+    pub(crate) fn is_closing_for_demotion(&self) -> bool {
+        self.stage() == Some(Stage::Closing)
+    }
+
+    fn drain(&mut self, marked: bool, out: &mut Vec<Effect>) {
+        let unsettled = !self.guest.is_settled() || self.link.awaits_adoption();
+        if unsettled || self.link.is_comparing() {
+            return;
+        }
+        if self.link.is_in_order() && !marked {
+            if let Some(change) = &mut self.change {
+                change.stage = Stage::Draining { marked: true };
+            }
+            self.send_drain_mark(out);
+            return;
+        }
+        if !self.link.is_in_order() || self.guest.is_drained() {
+            self.set_stage(Stage::Storing, DRAIN_LIMIT);
+            self.flush_data(AfterFlush::Demote, out);
+        }
+    }
+
+    pub(crate) fn demotion_stored(&mut self) {
+        if self.stage() == Some(Stage::Storing) {
+            self.empty_activity();
+        }
+    }
+
+    /// Everything of the run is on disk: record the end of it.
+    pub(crate) fn demotion_emptied(&mut self) {
+        if self.stage() != Some(Stage::Storing) {
+            return;
+        }
+        self.sb.sealed = self.link.is_in_order() && self.guest.is_drained();
+        // Ruling 3: a tail that the peer does not durably have must never look like its own past.
+        if self.guest.tail.is_some() && self.sb.peer_may_have_head {
+            let head = Epoch(self.draw_id());
+            self.sb.bump(head);
+            self.sb.role_epoch = head;
+        }
+        self.guest.tail = None;
+        self.sb.role = Role::Secondary;
+        self.sb.clean = true;
+        self.sb.superseded_by = Epoch::NONE;
+        if let Some(change) = &mut self.change {
+            change.stage = Stage::RecordingSecondary;
+            let kind = TransitionKind::Demotion;
+            let (started, finished) = (change.started, self.now.wall);
+            self.sb.transition = Some(Transition {
+                kind,
+                started,
+                finished,
+                recovery: None,
+            });
+            self.sb.last_command = change.command;
+            self.sb.judged = change.request.take();
+        }
+        self.device.want_open = false;
+        self.persist(Then::BecameSecondary);
+    }
+
+    pub(crate) fn became_secondary(&mut self, out: &mut Vec<Effect>) {
+        if self.stage() != Some(Stage::RecordingSecondary) {
+            return;
+        }
+        if let Some(change) = self.change.take() {
+            out.push(Effect::Answer {
+                id: change.command,
+                result: Ok(()),
+            });
+        }
+        let keeps = matches!(self.link.join(), Some(Join::InOrder | Join::Source(_)));
+        if !keeps {
+            self.compare_again("the role has changed", out);
+        }
+    }
+}

@@ -1,0 +1,641 @@
+//! The device user's requests: admission, ordering, completion.
+//!
+//! Every write goes through [`Engine::advance_writes`] in the order of arrival. It starts when
+//! nothing forbids it (each reason is one line there), and completes by [`Engine::may_complete`].
+//! For every write exactly one holds: it was sent in order to the peer, or its bits are set.
+//!
+//! Does not live here: the peer's side of a write ([`crate::replica`]), chunk copies
+//! ([`crate::resync`]).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::activity::extents_of;
+use crate::effect::{Completion, Effect};
+use crate::engine::{Engine, Job};
+use crate::event::{GuestRequest, IoError};
+use crate::frame::{Frame, Payload, PrimaryClock, WireWrite};
+use crate::guard;
+use crate::ids::{Epoch, GuestId, JobId, Position, Seq};
+use crate::role::Role;
+use crate::settings::{Mode, WINDOW_BYTES, WINDOW_COUNT};
+use crate::superblock::Then;
+
+/// Zeros are taken in pieces of this size, so that one discard of a whole disk does not need more
+/// activity-log extents than there are. 64 MiB is 16 extents.
+const ZERO_PIECE: u64 = 64 << 20;
+
+/// Requests waiting for their turn; the front-end has a bound of its own, this one is for pieces.
+const PARKED_MAX: usize = 1024;
+
+/// Keys from here on belong to writes that were not sent.
+const UNSENT: Seq = Seq(1 << 63);
+
+/// Where the next write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To the peer, in order; the peer will then have everything.
+    InOrder,
+    /// To the peer; the bits stay set until the resync completes.
+    Mirrored,
+    /// Nowhere; the bits are set.
+    Marked,
+}
+
+struct InFlight {
+    /// Answered when the last piece is done; `None` once answered.
+    guest: Option<GuestId>,
+    offset: u64,
+    len: u64,
+    is_flush: bool,
+    local: bool,
+    route: Route,
+    /// The session it was sent on is still the current one.
+    on_session: bool,
+    /// Not on the session, but part of a copy that the peer has adopted.
+    covered: bool,
+}
+
+struct Pieces {
+    left: usize,
+    failed: bool,
+}
+
+/// The Primary's requests.
+#[derive(Default)]
+pub(crate) struct WritePath {
+    parked: VecDeque<(GuestId, GuestRequest)>,
+    pieces: HashMap<GuestId, Pieces>,
+    writes: BTreeMap<Seq, InFlight>,
+    /// Ranges being written locally.
+    local: HashMap<JobId, (u64, u64)>,
+    /// Ranges of chunk copies being read: `(offset, len)`.
+    pub(crate) locks: Vec<(u64, u64)>,
+    /// Last place given in the stream to the peer.
+    pub(crate) last_seq: Seq,
+    /// Writes that were not sent so far; they have no place in the stream.
+    unsent: u64,
+    completed_seq: Seq,
+    completed_flush: Seq,
+    pub(crate) completed_bytes: u64,
+    /// Bytes sent and not durably acknowledged.
+    pub(crate) window_bytes: u64,
+    window_count: usize,
+    pub(crate) peer_applied: Seq,
+    pub(crate) peer_durable: Seq,
+    /// A bump is on its way to disk.
+    bumping: bool,
+    /// Last completed write that the peer may lack though it was sent (E1).
+    pub(crate) tail: Option<Position>,
+}
+
+impl WritePath {
+    pub(crate) fn has_room(&self) -> bool {
+        self.parked.len() < PARKED_MAX
+            && self.window_bytes < WINDOW_BYTES
+            && self.window_count < WINDOW_COUNT
+    }
+
+    /// Whether no local I/O of the user is under way and nobody waits.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.local.is_empty() && self.writes.values().all(|w| w.local && w.guest.is_none())
+    }
+
+    /// Whether anything sent has not been durably acknowledged.
+    pub(crate) const fn is_outstanding(&self) -> bool {
+        self.window_count > 0
+    }
+
+    /// Whether everything is done, the peer's durable acknowledgement included.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.writes.is_empty() && self.local.is_empty()
+    }
+
+    pub(crate) fn overlaps_local(&self, offset: u64, len: u64) -> bool {
+        self.local
+            .values()
+            .any(|(o, l)| *o < offset + len && offset < o + l)
+    }
+
+    fn overlaps_lock(&self, offset: u64, len: u64) -> bool {
+        self.locks
+            .iter()
+            .any(|(o, l)| *o < offset + len && offset < o + l)
+    }
+
+    /// Whether an extent has writes that are not durable on both sides or marked.
+    pub(crate) fn uses_extent(&self, extent: u64) -> bool {
+        self.writes
+            .values()
+            .any(|w| !w.is_flush && extents_of(w.offset, w.len).contains(&extent))
+    }
+
+    /// The key of the next write: its place in the stream, or a number of its own. The stream has no
+    /// gaps, and nothing in it waits for what the peer gets by a copy.
+    fn place(&mut self, route: Route) -> Seq {
+        if route == Route::Marked {
+            self.unsent += 1;
+            Seq(UNSENT.0 + self.unsent)
+        } else {
+            self.last_seq = self.last_seq.next();
+            self.last_seq
+        }
+    }
+
+    /// A new run begins: sequence numbers start anew.
+    pub(crate) fn new_run(&mut self) {
+        self.last_seq = Seq(0);
+        self.completed_seq = Seq(0);
+        self.completed_flush = Seq(0);
+        self.completed_bytes = 0;
+        self.peer_applied = Seq(0);
+        self.peer_durable = Seq(0);
+        self.tail = None;
+    }
+}
+
+impl Engine {
+    /// Takes a request of the user.
+    pub(crate) fn park(&mut self, id: GuestId, request: GuestRequest, out: &mut Vec<Effect>) {
+        match request {
+            GuestRequest::Read { offset, len } => {
+                if self.fault.is_some() || !self.device.serves() {
+                    return out.push(complete(id, Completion::Error));
+                }
+                let job = self.job(Job::GuestRead(id));
+                out.push(Effect::ReadData { job, offset, len });
+            }
+            GuestRequest::Zero { offset, len } => {
+                let pieces = len.div_ceil(ZERO_PIECE).max(1) as usize;
+                self.guest.pieces.insert(
+                    id,
+                    Pieces {
+                        left: pieces,
+                        failed: false,
+                    },
+                );
+                for n in 0..pieces as u64 {
+                    let at = offset + n * ZERO_PIECE;
+                    let len = ZERO_PIECE.min(offset + len - at);
+                    self.guest
+                        .parked
+                        .push_back((id, GuestRequest::Zero { offset: at, len }));
+                }
+            }
+            GuestRequest::Write { .. } | GuestRequest::Flush => {
+                self.guest.pieces.insert(
+                    id,
+                    Pieces {
+                        left: 1,
+                        failed: false,
+                    },
+                );
+                self.guest.parked.push_back((id, request));
+            }
+        }
+    }
+
+    /// Starts what may start, in order.
+    pub(crate) fn advance_writes(&mut self, out: &mut Vec<Effect>) {
+        if self.fault.is_some() || !self.device.serves() {
+            return self.fail_guest(out);
+        }
+        while let Some((_, request)) = self.guest.parked.front() {
+            let (offset, len, is_flush) = match request {
+                GuestRequest::Write { offset, data, .. } => (*offset, data.len() as u64, false),
+                GuestRequest::Zero { offset, len } => (*offset, *len, false),
+                GuestRequest::Flush | GuestRequest::Read { .. } => (0, 0, true),
+            };
+            if !is_flush && !self.guard_allows() {
+                self.answer_refused(out);
+                continue;
+            }
+            let route = self.route(offset, len, is_flush);
+            let waits = self.is_frozen()
+                || route != Route::Marked && self.window_is_full()
+                || !is_flush && self.guest.overlaps_local(offset, len)
+                || !is_flush && self.guest.overlaps_lock(offset, len)
+                || !is_flush && self.must_bump(route)
+                || !is_flush && !self.activity.covers(offset, len);
+            if waits {
+                break;
+            }
+            let (id, request) = self
+                .guest
+                .parked
+                .pop_front()
+                .expect("the front was just looked at");
+            self.start(id, request, route, out);
+        }
+        self.bump_for_waiting();
+    }
+
+    /// Refuses the request in front if it would destroy the file system's signature.
+    fn guard_allows(&mut self) -> bool {
+        let (Some(fs), Some((id, request))) = (self.sb.fs, self.guest.parked.front()) else {
+            return true;
+        };
+        let keeps = match request {
+            GuestRequest::Write { offset, data, .. } => guard::write_keeps(&fs, *offset, data),
+            GuestRequest::Zero { offset, len } => guard::zero_keeps(&fs, *offset, *len),
+            GuestRequest::Read { .. } | GuestRequest::Flush => true,
+        };
+        if !keeps {
+            let id = *id;
+            self.guest.parked.pop_front();
+            self.device.format_blocked += 1;
+            self.device.refused.push(id);
+        }
+        keeps
+    }
+
+    fn window_is_full(&self) -> bool {
+        self.guest.window_bytes >= WINDOW_BYTES || self.guest.window_count >= WINDOW_COUNT
+    }
+
+    fn route(&self, offset: u64, len: u64, is_flush: bool) -> Route {
+        if self.link.is_in_order() {
+            Route::InOrder
+        } else if self.link.mirrors(offset, len, is_flush) {
+            Route::Mirrored
+        } else {
+            Route::Marked
+        }
+    }
+
+    /// Whether the peer may hold our head and will not get this write in order: then a new epoch must
+    /// be durable first (ruling 3). Starts it.
+    fn must_bump(&mut self, route: Route) -> bool {
+        if route == Route::InOrder || self.link.is_completing() {
+            return self.guest.bumping;
+        }
+        if self.sb.peer_may_have_head {
+            self.start_bump();
+        }
+        self.guest.bumping
+    }
+
+    fn start_bump(&mut self) {
+        if !self.guest.bumping {
+            let head = Epoch(self.draw_id());
+            self.sb.bump(head);
+            self.sb.role_epoch = head;
+            self.guest.bumping = true;
+            self.persist(Then::ResumeWrites);
+        }
+    }
+
+    pub(crate) fn bump_durable(&mut self, out: &mut Vec<Effect>) {
+        self.guest.bumping = false;
+        self.complete_ready(out);
+    }
+
+    /// Writes that ended locally and were to be completed by the peer's word wait for a bump when the
+    /// session is gone. Never under a comparison, and never under a completion, which carries the
+    /// head: its adoption completes them.
+    fn bump_for_waiting(&mut self) {
+        let alone = self.guest.writes.values().any(|w| {
+            w.guest.is_some()
+                && w.local
+                && !w.on_session
+                && !w.covered
+                && !(w.is_flush && self.guest.tail.is_none())
+        });
+        let still = self.link.is_comparing()
+            || self.link.awaits_adoption()
+            || self.sb.role != Role::Primary
+            || !self.sb.superseded_by.is_none();
+        if alone && self.sb.peer_may_have_head && !still {
+            self.start_bump();
+        }
+    }
+
+    /// The peer has adopted our head: what was written beside the session was copied.
+    pub(crate) fn alone_writes_covered(&mut self, out: &mut Vec<Effect>) {
+        for w in self.guest.writes.values_mut() {
+            w.covered |= !w.on_session;
+        }
+        self.complete_ready(out);
+    }
+
+    fn start(&mut self, id: GuestId, request: GuestRequest, route: Route, out: &mut Vec<Effect>) {
+        let seq = self.guest.place(route);
+        let (offset, len, is_flush, fua, payload) = match request {
+            GuestRequest::Write { offset, data, fua } => {
+                let job = self.job(Job::GuestWrite(seq));
+                self.guest.local.insert(job, (offset, data.len() as u64));
+                out.push(Effect::WriteData {
+                    job,
+                    offset,
+                    data: data.clone(),
+                    fua,
+                });
+                (
+                    offset,
+                    data.len() as u64,
+                    false,
+                    fua,
+                    Payload::Data { offset, data },
+                )
+            }
+            GuestRequest::Zero { offset, len } => {
+                let job = self.job(Job::GuestWrite(seq));
+                self.guest.local.insert(job, (offset, len));
+                out.push(Effect::ZeroData { job, offset, len });
+                (offset, len, false, false, Payload::Zero { offset, len })
+            }
+            GuestRequest::Flush | GuestRequest::Read { .. } => {
+                let job = self.job(Job::GuestFlush(seq));
+                out.push(Effect::FlushData { job });
+                (0, 0, true, false, Payload::FlushMark)
+            }
+        };
+        if route != Route::InOrder && !is_flush {
+            self.marks.mark(offset, len);
+            self.link.repend(offset, len, route);
+        }
+        let on_session = route != Route::Marked;
+        if on_session {
+            self.guest.window_bytes += len;
+            self.guest.window_count += 1;
+            let (dep_seq, dep_flush) = (self.guest.completed_seq, self.guest.completed_flush);
+            let write = WireWrite {
+                seq,
+                dep_seq,
+                dep_flush,
+                fua,
+                resync: false,
+                payload,
+            };
+            self.send_write(write, out);
+        }
+        let write = InFlight {
+            guest: Some(id),
+            offset,
+            len,
+            is_flush,
+            local: false,
+            route,
+            on_session,
+            covered: false,
+        };
+        self.guest.writes.insert(seq, write);
+    }
+
+    /// A flush of our own at the end of a run: when it is durable at the peer, everything is.
+    pub(crate) fn send_drain_mark(&mut self, out: &mut Vec<Effect>) {
+        let seq = self.guest.last_seq.next();
+        self.guest.last_seq = seq;
+        let write = InFlight {
+            guest: None,
+            offset: 0,
+            len: 0,
+            is_flush: true,
+            local: true,
+            route: Route::InOrder,
+            on_session: true,
+            covered: false,
+        };
+        self.guest.writes.insert(seq, write);
+        self.guest.window_count += 1;
+        let (dep_seq, dep_flush) = (self.guest.completed_seq, self.guest.completed_flush);
+        let payload = Payload::FlushMark;
+        self.send_write(
+            WireWrite {
+                seq,
+                dep_seq,
+                dep_flush,
+                fua: false,
+                resync: false,
+                payload,
+            },
+            out,
+        );
+    }
+
+    /// How far this side is, for the peer's recovery point.
+    pub(crate) fn primary_clock(&self) -> PrimaryClock {
+        PrimaryClock {
+            wall: self.now.wall,
+            last_seq: self.guest.last_seq,
+            completed_bytes: self.guest.completed_bytes,
+        }
+    }
+
+    pub(crate) fn send_write(&mut self, write: WireWrite, out: &mut Vec<Effect>) {
+        let frame = Frame::Writes {
+            writes: vec![write],
+            clock: self.primary_clock(),
+        };
+        self.send(frame, out);
+    }
+
+    pub(crate) fn guest_read(
+        &mut self,
+        id: GuestId,
+        result: Result<Bytes, IoError>,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(complete(
+            id,
+            result.map_or(Completion::Error, Completion::Data),
+        ));
+    }
+
+    pub(crate) fn guest_written(
+        &mut self,
+        job: JobId,
+        seq: Seq,
+        result: Result<(), IoError>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.guest.local.remove(&job);
+        match result {
+            Ok(()) => self.locally_done(seq, out),
+            Err(e) => self.fail(&format!("write of the data: {e}"), out),
+        }
+    }
+
+    pub(crate) fn guest_flushed(
+        &mut self,
+        seq: Seq,
+        result: Result<(), IoError>,
+        out: &mut Vec<Effect>,
+    ) {
+        if result.is_ok() {
+            self.locally_done(seq, out);
+        }
+    }
+
+    fn locally_done(&mut self, seq: Seq, out: &mut Vec<Effect>) {
+        if let Some(w) = self.guest.writes.get_mut(&seq) {
+            w.local = true;
+        }
+        self.complete_one(seq, out);
+        self.retire_write(seq);
+    }
+
+    /// The acknowledgement rule, in one place.
+    fn may_complete(&self, seq: Seq, w: &InFlight) -> bool {
+        if !w.local {
+            return false;
+        }
+        if w.on_session {
+            let waits = self.effective_mode() == Mode::Synchronous && w.route == Route::InOrder;
+            let reached = if w.is_flush {
+                self.guest.peer_durable
+            } else {
+                self.guest.peer_applied
+            };
+            return !waits || reached >= seq;
+        }
+        // Alone: the peer must not be able to take our head for its own any more. A flush with
+        // nothing outstanding promises nothing about the peer.
+        let promises_nothing = w.is_flush && self.guest.tail.is_none();
+        promises_nothing || w.covered || !self.sb.peer_may_have_head && !self.guest.bumping
+    }
+
+    fn complete_one(&mut self, seq: Seq, out: &mut Vec<Effect>) {
+        let Some(w) = self.guest.writes.get(&seq) else {
+            return;
+        };
+        if w.guest.is_none() || !self.may_complete(seq, w) {
+            return;
+        }
+        let w = self.guest.writes.get_mut(&seq).expect("looked up above");
+        let id = w.guest.take().expect("checked above");
+        self.guest.completed_bytes += w.len;
+        let is_flush = w.is_flush;
+        if seq < UNSENT {
+            self.guest.completed_seq = self.guest.completed_seq.max(seq);
+            if is_flush {
+                self.guest.completed_flush = self.guest.completed_flush.max(seq);
+            }
+        }
+        self.piece_done(id, false, out);
+    }
+
+    /// Looks at every write again: the mode's rule or the session changed.
+    pub(crate) fn complete_ready(&mut self, out: &mut Vec<Effect>) {
+        for seq in self.guest.writes.keys().copied().collect::<Vec<_>>() {
+            self.complete_one(seq, out);
+            self.retire_write(seq);
+        }
+    }
+
+    /// Forgets a write that nobody waits for any more.
+    fn retire_write(&mut self, seq: Seq) {
+        let Some(w) = self.guest.writes.get(&seq) else {
+            return;
+        };
+        if w.local && w.guest.is_none() && (!w.on_session || self.guest.peer_durable >= seq) {
+            let w = self.guest.writes.remove(&seq).expect("looked up above");
+            if w.on_session {
+                self.guest.window_bytes -= w.len;
+                self.guest.window_count -= 1;
+            }
+        }
+    }
+
+    fn piece_done(&mut self, id: GuestId, failed: bool, out: &mut Vec<Effect>) {
+        let Some(pieces) = self.guest.pieces.get_mut(&id) else {
+            return;
+        };
+        pieces.left -= 1;
+        pieces.failed |= failed;
+        if pieces.left == 0 {
+            let failed = pieces.failed;
+            self.guest.pieces.remove(&id);
+            let completion = if failed {
+                Completion::Error
+            } else {
+                Completion::Done
+            };
+            out.push(complete(id, completion));
+        }
+    }
+
+    /// The peer's cumulative acknowledgement.
+    pub(crate) fn acknowledged(&mut self, applied: Seq, durable: Seq, out: &mut Vec<Effect>) {
+        self.guest.peer_applied = self.guest.peer_applied.max(applied);
+        self.guest.peer_durable = self.guest.peer_durable.max(durable);
+        let reached = self.guest.peer_applied.max(self.guest.peer_durable);
+        for seq in self
+            .guest
+            .writes
+            .range(..=reached)
+            .map(|(s, _)| *s)
+            .collect::<Vec<_>>()
+        {
+            self.complete_one(seq, out);
+            self.retire_write(seq);
+        }
+    }
+
+    /// The session is gone: what the peer has not durably acknowledged becomes dirty (ruling 7), and
+    /// what of it was completed is remembered as the tail (E1).
+    pub(crate) fn writes_lost_session(&mut self, out: &mut Vec<Effect>) {
+        let (epoch, run, wall) = (self.sb.head(), self.run, self.now.wall);
+        for (seq, w) in &mut self.guest.writes {
+            if !w.on_session {
+                continue;
+            }
+            w.on_session = false;
+            if w.is_flush {
+                continue;
+            }
+            self.marks.mark(w.offset, w.len);
+            if w.guest.is_none() {
+                self.guest.tail = Some(Position {
+                    epoch,
+                    run,
+                    seq: *seq,
+                    wall,
+                });
+            }
+        }
+        self.guest.window_bytes = 0;
+        self.guest.window_count = 0;
+        self.complete_ready(out);
+    }
+
+    /// Fails everything that waits, and everything under way that was not answered.
+    pub(crate) fn fail_guest(&mut self, out: &mut Vec<Effect>) {
+        for (id, _) in std::mem::take(&mut self.guest.parked) {
+            self.piece_done(id, true, out);
+        }
+        for seq in self.guest.writes.keys().copied().collect::<Vec<_>>() {
+            let id = self.guest.writes.get_mut(&seq).and_then(|w| w.guest.take());
+            if let Some(id) = id {
+                self.piece_done(id, true, out);
+            }
+            self.retire_write(seq);
+        }
+    }
+
+    /// Answers what the format guard refused.
+    pub(crate) fn answer_refused(&mut self, out: &mut Vec<Effect>) {
+        for id in std::mem::take(&mut self.device.refused) {
+            self.piece_done(id, true, out);
+        }
+    }
+
+    /// Whether new writes wait: the two sides compare states, an empty union is being completed, a
+    /// demotion drains, the process stops, or the peer holds a descendant of our data.
+    fn is_frozen(&self) -> bool {
+        self.link.is_comparing()
+            || self.link.completes_unannounced()
+            || self.stopping
+            || !self.sb.superseded_by.is_none()
+            || self
+                .change
+                .as_ref()
+                .is_some_and(crate::transition::Change::freezes)
+            || self.sb.role != Role::Primary
+    }
+}
+
+fn complete(id: GuestId, completion: Completion) -> Effect {
+    Effect::CompleteGuest { id, completion }
+}

@@ -1,0 +1,163 @@
+//! Random lives of a pair.
+
+use drqm_engine::command::{Command, Initialize};
+use drqm_engine::report::{Data, Gate};
+use drqm_engine::role::Role;
+use drqm_engine::settings::{Mode, WhenPeerUnknown};
+
+use crate::operator::End;
+use crate::rng::Rng;
+use crate::world::{Config, Device, MS, SECOND, World};
+
+/// One life; what went wrong, with a trace if asked for.
+pub(crate) fn life(seed: u64, trace: bool) -> (Result<End, String>, World) {
+    let mut rng = Rng::new(seed ^ 0xd1ce);
+    let config = Config {
+        size: [(40 << 16) + 3 * 4096, (150 << 16) + 4096, 9 << 16][rng.below(3) as usize],
+        mode: if rng.chance(50) {
+            Mode::Asynchronous
+        } else {
+            Mode::Synchronous
+        },
+        when_peer_unknown: if rng.chance(80) {
+            WhenPeerUnknown::Start
+        } else {
+            WhenPeerUnknown::Hold
+        },
+        errors: if rng.chance(12) { 2_000 } else { 0 },
+        slow: [0, 2, 6][rng.below(3) as usize],
+        pace: [8, 20, 50][rng.below(3) as usize] * MS,
+        trace,
+    };
+    let mut world = World::new(config, seed);
+    let end = live(&mut world, &mut rng);
+    let failure = world.failure.clone();
+    (end.ok_or_else(|| failure.unwrap_or_default()), world)
+}
+
+fn live(w: &mut World, rng: &mut Rng) -> Option<End> {
+    w.run(rng.between(0, 4 * SECOND));
+    let how = if rng.chance(50) {
+        Initialize::WithPeer
+    } else {
+        Initialize::WithoutPeer
+    };
+    w.create(0, how);
+    w.run(rng.between(0, 5 * SECOND));
+    for _ in 0..rng.between(2, 12) {
+        if w.failure.is_some() {
+            return None;
+        }
+        incident(w, rng);
+        let pause = match rng.below(4) {
+            0 => rng.between(0, 50 * MS),
+            1 => rng.between(0, SECOND),
+            _ => rng.between(0, 6 * SECOND),
+        };
+        w.run(pause);
+        w.check_patience();
+        tend(w, rng);
+    }
+    if w.failure.is_some() {
+        return None;
+    }
+    w.users_go_on();
+    w.converge()
+}
+
+/// What the operator does by itself: stops users of superseded devices, restarts what runs again.
+fn tend(w: &mut World, rng: &mut Rng) {
+    for n in 0..2 {
+        if !w.is_up(n) {
+            continue;
+        }
+        if w.gate(n) == Some(Gate::Superseded) && rng.chance(60) {
+            w.nodes[n].guest.running = false;
+        }
+        if w.report(n).is_some_and(|r| r.data == Data::Failed) && rng.chance(50) {
+            w.crash(n, rng.chance(50));
+        }
+    }
+    if rng.chance(70) && w.nodes.iter().all(|n| n.commands.is_empty()) {
+        for n in 0..2 {
+            if w.gate(n) == Some(Gate::Open) && w.nodes[n].device == Device::Published {
+                w.users_go_on();
+            }
+        }
+    }
+}
+
+fn incident(w: &mut World, rng: &mut Rng) {
+    let n = rng.below(2) as usize;
+    match rng.below(100) {
+        0..=19 => {
+            if w.cut {
+                w.heal_link();
+            } else {
+                w.cut_link();
+            }
+        }
+        20..=33 => {
+            if w.is_up(n) {
+                w.crash(n, rng.chance(60));
+            } else {
+                w.start(n);
+            }
+        }
+        34..=41 => {
+            w.start(0);
+            w.start(1);
+        }
+        42..=49 => w.stop(n),
+        50..=64 => {
+            demote(w, rng);
+        }
+        65..=79 => promote(w, n, rng),
+        80..=84 => {
+            demote(w, rng);
+            w.run(rng.between(0, 3 * SECOND));
+            promote(w, n, rng);
+        }
+        85..=87 => {
+            for n in [n, 1 - n] {
+                promote(w, n, rng);
+                w.run(rng.between(0, 3 * MS));
+            }
+        }
+        88..=90 => {
+            if w.is_up(n) {
+                w.command(n, Command::Refresh);
+            }
+        }
+        91..=95 => {
+            w.cut_link();
+            w.run(rng.between(0, 2 * SECOND));
+            w.heal_link();
+        }
+        _ => {
+            w.break_session();
+        }
+    }
+}
+
+fn demote(w: &mut World, rng: &mut Rng) {
+    for n in 0..2 {
+        let primary = w.report(n).is_some_and(|r| r.role == Role::Primary);
+        if primary && w.nodes[n].commands.is_empty() && rng.chance(80) {
+            w.demote(n);
+        }
+    }
+}
+
+fn promote(w: &mut World, n: usize, rng: &mut Rng) {
+    let Some(report) = w.report(n) else { return };
+    if report.role == Role::Primary || !w.nodes[n].commands.is_empty() {
+        return;
+    }
+    let down = matches!(report.link, drqm_engine::report::LinkReport::Down(_));
+    if down || rng.chance(25) {
+        w.promote_apart(n);
+    } else {
+        w.promote(n);
+    }
+}

@@ -1,0 +1,567 @@
+//! Two engines, their disks, the link between them and the order in which things happen.
+//!
+//! Does not live here: what the user does ([`crate::guest`]), what must hold ([`crate::oracle`]),
+//! what a person does ([`crate::operator`]).
+
+use std::collections::{BTreeMap, HashMap};
+
+use drqm_engine::command::{Command, Identity, Refusal};
+use drqm_engine::event::{FsKind, Holder, LinkFault};
+use drqm_engine::frame::{Frame, PeerHello};
+use drqm_engine::ids::{CommandId, JobId, NodeId, SessionId, VolumeId};
+use drqm_engine::report::{Gate, Report};
+use drqm_engine::settings::{Mode, Settings, WhenPeerUnknown};
+use drqm_engine::time::{Mono, Now, Wall};
+use drqm_engine::{Effect, Engine, Event, IoError};
+
+use crate::disk::{Cover, DataDisk, MetaDisk};
+use crate::guest::Guest;
+use crate::link::Session;
+use crate::oracle::Oracle;
+use crate::rng::Rng;
+
+pub(crate) const MS: u64 = 1000;
+pub(crate) const SECOND: u64 = 1_000_000;
+
+/// What a run looks like.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) size: u64,
+    pub(crate) mode: Mode,
+    pub(crate) when_peer_unknown: WhenPeerUnknown,
+    /// One I/O request of so many fails; 0 for never.
+    pub(crate) errors: u64,
+    /// Percent of slow I/O requests.
+    pub(crate) slow: u64,
+    /// Mean time between two requests of the user, microseconds.
+    pub(crate) pace: u64,
+    pub(crate) trace: bool,
+}
+
+impl Config {
+    pub(crate) fn plain(mode: Mode) -> Self {
+        Self {
+            size: (40 << 16) + 3 * 4096,
+            mode,
+            when_peer_unknown: WhenPeerUnknown::Start,
+            errors: 0,
+            slow: 3,
+            pace: 10 * MS,
+            trace: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    Closed,
+    Private,
+    Published,
+}
+
+pub(crate) enum Io {
+    Read(JobId, u64, u64),
+    Write(JobId, u64, u64, u64, bool),
+    Flush(JobId, Cover),
+    Meta(JobId),
+}
+
+pub(crate) enum Action {
+    Io(Io),
+    Event(Event),
+    Wake,
+    Dial,
+    Guest(u64),
+    Frame(u64),
+    Publish,
+    Close,
+    Opened,
+}
+
+/// One side.
+pub(crate) struct Node {
+    pub(crate) engine: Option<Engine>,
+    pub(crate) incarnation: u64,
+    pub(crate) data: DataDisk,
+    pub(crate) meta: MetaDisk,
+    pub(crate) device: Device,
+    pub(crate) guest: Guest,
+    pub(crate) session: Option<u64>,
+    pub(crate) dialing: bool,
+    pub(crate) commands: HashMap<CommandId, u64>,
+    pub(crate) answers: HashMap<CommandId, Result<(), Refusal>>,
+    pub(crate) skew: i64,
+    wake: u64,
+    spins: u32,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) config: Config,
+    pub(crate) now: u64,
+    pub(crate) rng: Rng,
+    pub(crate) nodes: [Node; 2],
+    pub(crate) session: Option<Session>,
+    pub(crate) sessions: u64,
+    pub(crate) cut: bool,
+    pub(crate) errors_on: bool,
+    pub(crate) oracle: Oracle,
+    pub(crate) failure: Option<String>,
+    /// Frames to swallow, for scripted losses: `(sender, predicate)`.
+    pub(crate) swallow: Option<(usize, fn(&Frame) -> bool)>,
+    pub(crate) swallowed: u64,
+    queue: BTreeMap<(u64, u64), (usize, u64, Action)>,
+    order: u64,
+    next_command: u128,
+}
+
+impl World {
+    pub(crate) fn new(config: Config, seed: u64) -> Self {
+        let size = config.size;
+        let node = |n: u64| Node {
+            engine: None,
+            incarnation: 0,
+            data: DataDisk::default(),
+            meta: MetaDisk::new(Engine::metadata_len(size)),
+            device: Device::Closed,
+            guest: Guest::default(),
+            session: None,
+            dialing: false,
+            commands: HashMap::new(),
+            answers: HashMap::new(),
+            skew: n as i64 * 3_700,
+            wake: u64::MAX,
+            spins: 0,
+        };
+        let mut world = Self {
+            config,
+            now: SECOND,
+            rng: Rng::new(seed),
+            nodes: [node(0), node(1)],
+            session: None,
+            sessions: 0,
+            cut: false,
+            errors_on: true,
+            oracle: Oracle::new(size),
+            failure: None,
+            swallow: None,
+            swallowed: 0,
+            queue: BTreeMap::new(),
+            order: 0,
+            next_command: 0,
+        };
+        for n in 0..2 {
+            let identity = Identity {
+                node: NodeId(n as u128 + 1),
+                volume: VolumeId::NONE,
+                size,
+            };
+            for (offset, data) in Engine::format(&identity) {
+                world.nodes[n].meta.put(offset, &data);
+            }
+            world.start(n);
+        }
+        world
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            mode: self.config.mode,
+            has_peer: true,
+            queue_manager: "QM".to_owned(),
+            fs: FsKind::Xfs,
+            peer_check_timeout: std::time::Duration::from_secs(30),
+            when_peer_unknown: self.config.when_peer_unknown,
+        }
+    }
+
+    pub(crate) fn clock(&self, n: usize) -> Now {
+        Now {
+            mono: Mono(self.now),
+            wall: Wall(1_700_000_000_000 + self.now as i64 / 1000 + self.nodes[n].skew),
+        }
+    }
+
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.config.trace {
+            let line = format!("{:>12.3}  {}", self.now as f64 / 1000.0, text());
+            println!("{line}");
+        }
+    }
+
+    pub(crate) fn fail(&mut self, why: impl Into<String>) {
+        let why = why.into();
+        self.note(|| format!("FAILED: {why}"));
+        if self.failure.is_none() {
+            self.failure = Some(format!("at {:.3} ms: {why}", self.now as f64 / 1000.0));
+        }
+    }
+
+    pub(crate) fn report(&self, n: usize) -> Option<Report> {
+        let now = self.clock(n);
+        self.nodes[n].engine.as_ref().map(|e| e.report(now))
+    }
+
+    pub(crate) fn is_up(&self, n: usize) -> bool {
+        self.nodes[n].engine.is_some()
+    }
+
+    pub(crate) fn at(&mut self, delay: u64, n: usize, action: Action) {
+        self.order += 1;
+        let incarnation = self.nodes[n].incarnation;
+        let key = (self.now + delay, self.order);
+        self.queue.insert(key, (n, incarnation, action));
+    }
+
+    // === life of a process ===
+
+    pub(crate) fn start(&mut self, n: usize) {
+        if self.is_up(n) {
+            return;
+        }
+        self.note(|| format!("{n}: process starts"));
+        let seed = u128::from(self.rng.next()) << 64 | u128::from(self.rng.next());
+        let (settings, now) = (self.settings(), self.clock(n));
+        match Engine::open(&self.nodes[n].meta.raw, settings, seed, now) {
+            Ok(engine) => self.nodes[n].engine = Some(engine),
+            Err(e) => return self.fail(format!("node {n} does not open: {e}")),
+        }
+        self.oracle.restarted(n, &self.nodes[n].data, self.now);
+        self.step(n, Event::Tick);
+        self.dial_later(n);
+    }
+
+    /// The process ends without a word. With the power, what was cached goes too.
+    pub(crate) fn crash(&mut self, n: usize, power: bool) {
+        if !self.is_up(n) {
+            return;
+        }
+        self.note(|| format!("{n}: {}", if power { "power cut" } else { "killed" }));
+        self.ended(n);
+        let node = &mut self.nodes[n];
+        if power {
+            node.data.power_cut(&mut self.rng);
+        } else {
+            node.data.process_died();
+        }
+        node.meta.power_cut(&mut self.rng);
+        self.oracle.crashed(n, power);
+        self.break_session();
+    }
+
+    fn ended(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        node.incarnation += 1;
+        node.engine = None;
+        node.device = Device::Closed;
+        node.guest = Guest::default();
+        node.session = None;
+        node.dialing = false;
+        node.commands.clear();
+        node.wake = u64::MAX;
+    }
+
+    // === time ===
+
+    /// Lets everything happen that is due within the next `span`.
+    pub(crate) fn run(&mut self, span: u64) {
+        let until = self.now + span;
+        while self.failure.is_none() {
+            match self.queue.first_key_value() {
+                Some((key, _)) if key.0 <= until => {}
+                Some(_) | None => break,
+            }
+            let Some(((at, _), (n, incarnation, action))) = self.queue.pop_first() else {
+                break;
+            };
+            self.now = self.now.max(at);
+            if incarnation == self.nodes[n].incarnation && self.is_up(n) {
+                self.act(n, action);
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn act(&mut self, n: usize, action: Action) {
+        match action {
+            Action::Io(io) => self.io_ended(n, io),
+            Action::Event(event) => self.step(n, event),
+            Action::Wake => {
+                if self.nodes[n].wake <= self.now {
+                    self.nodes[n].wake = u64::MAX;
+                    self.step(n, Event::Tick);
+                    self.watch_spinning(n);
+                }
+            }
+            Action::Dial => self.dial(n),
+            Action::Guest(turns) => self.guest_turn(n, turns),
+            Action::Frame(session) => self.frame_due(n, session),
+            Action::Publish => self.published(n),
+            Action::Close => self.closed(n),
+            Action::Opened => self.device_ready(n),
+        }
+    }
+
+    /// A wake-up that asks for another one at once would burn a core.
+    fn watch_spinning(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        node.spins = if node.wake <= self.now {
+            node.spins + 1
+        } else {
+            0
+        };
+        if node.spins > 20 {
+            self.fail(format!("node {n} wakes itself without end"));
+        }
+    }
+
+    pub(crate) fn step(&mut self, n: usize, event: Event) {
+        if self.config.trace {
+            self.trace_event(n, &event);
+        }
+        let now = self.clock(n);
+        let mut out = Vec::new();
+        let Some(engine) = self.nodes[n].engine.as_mut() else {
+            return;
+        };
+        engine.step(now, event, &mut out);
+        let wake = engine.next_wakeup().map(|m| m.0.max(self.now));
+        self.observe(n);
+        for effect in out {
+            self.perform(n, effect);
+        }
+        if let Some(at) = wake
+            && self.is_up(n)
+            && at < self.nodes[n].wake
+        {
+            self.nodes[n].wake = at;
+            self.at(at - self.now, n, Action::Wake);
+        }
+    }
+
+    fn trace_event(&mut self, n: usize, event: &Event) {
+        let quiet = matches!(
+            event,
+            Event::Tick | Event::DataWritten { .. } | Event::DataRead { .. } | Event::Guest { .. }
+        );
+        let frames = matches!(
+            event,
+            Event::FrameReceived { frame: Frame::Ping { .. } | Frame::Pong { .. }, .. }
+        );
+        if !quiet && !frames {
+            let text = format!("{event:?}");
+            self.note(|| format!("{n} <- {}", text.chars().take(230).collect::<String>()));
+        }
+    }
+
+    // === effects ===
+
+    fn latency(&mut self) -> u64 {
+        if self.rng.chance(self.config.slow) {
+            self.rng.between(5 * MS, 120 * MS)
+        } else {
+            self.rng.between(30, 700)
+        }
+    }
+
+    fn io(&mut self, n: usize, io: Io) {
+        let delay = self.latency();
+        self.at(delay, n, Action::Io(io));
+    }
+
+    fn perform(&mut self, n: usize, effect: Effect) {
+        match effect {
+            Effect::ReadData { job, offset, len } => self.io(n, Io::Read(job, offset, len.into())),
+            Effect::WriteData { job, offset, data, fua } => {
+                let len = data.len() as u64;
+                let write = self.nodes[n].data.write(offset, len, Some(&data));
+                self.io(n, Io::Write(job, write, offset, len, fua));
+            }
+            Effect::ZeroData { job, offset, len } => {
+                let write = self.nodes[n].data.write(offset, len, None);
+                self.io(n, Io::Write(job, write, offset, len, false));
+            }
+            Effect::FlushData { job } => {
+                let cover = self.nodes[n].data.cover();
+                self.io(n, Io::Flush(job, cover));
+            }
+            Effect::WriteMeta { job, offset, data } => {
+                self.nodes[n].meta.begin(job.0, offset, data);
+                self.io(n, Io::Meta(job));
+            }
+            Effect::CompleteGuest { id, completion } => self.guest_completed(n, id, completion),
+            Effect::OpenDevice { format } => self.open_device(n, format.is_some()),
+            Effect::PublishDevice => {
+                let delay = self.latency();
+                self.at(delay, n, Action::Publish);
+            }
+            Effect::CloseDevice => {
+                let delay = self.latency();
+                self.at(delay, n, Action::Close);
+            }
+            Effect::Send { session, frame } => self.sent(n, session, frame),
+            Effect::CloseSession { session, reason } => {
+                self.note(|| format!("{n}: closes session {}: {reason}", session.0));
+                if reason.contains("violation") {
+                    self.fail(format!("node {n} ends the session: {reason}"));
+                }
+                self.close_session(n, session.0);
+            }
+            Effect::DialNow => {
+                let delay = self.rng.between(MS, 5 * MS);
+                self.at(delay, n, Action::Dial);
+            }
+            Effect::Answer { id, result } => {
+                self.note(|| format!("{n}: answer {id:?} {result:?}"));
+                if self.nodes[n].commands.remove(&id).is_none() {
+                    self.fail(format!("node {n} answers {id:?} without being asked"));
+                }
+                self.nodes[n].answers.insert(id, result);
+            }
+            Effect::Notify => {}
+            Effect::Stopped => self.stopped(n),
+        }
+    }
+
+    fn stopped(&mut self, n: usize) {
+        self.note(|| format!("{n}: stopped"));
+        self.ended(n);
+        self.nodes[n].data.process_died();
+        if let Some(s) = &self.session
+            && s.open[n]
+        {
+            self.break_session();
+        }
+    }
+
+    fn io_ended(&mut self, n: usize, io: Io) {
+        let odds = self.config.errors;
+        let fails = self.errors_on && odds > 0 && self.rng.below(odds) == 0;
+        let result = if fails { Err(IoError::Failed) } else { Ok(()) };
+        if fails {
+            self.note(|| format!("{n}: I/O error"));
+        }
+        let node = &mut self.nodes[n];
+        let event = match io {
+            Io::Read(job, offset, len) => Event::DataRead {
+                job,
+                result: result.map(|()| node.data.read(offset, len).into()),
+            },
+            Io::Write(job, write, offset, len, fua) => {
+                if !fails {
+                    node.data.answer(write, offset, len, fua);
+                }
+                Event::DataWritten { job, result }
+            }
+            Io::Flush(job, cover) => {
+                if !fails {
+                    node.data.flushed(&cover);
+                }
+                Event::DataFlushed { job, result }
+            }
+            Io::Meta(job) => {
+                if !fails {
+                    node.meta.end(job.0);
+                }
+                Event::MetaWritten { job, result }
+            }
+        };
+        self.step(n, event);
+    }
+
+    // === device ===
+
+    fn open_device(&mut self, n: usize, format: bool) {
+        self.nodes[n].device = Device::Private;
+        if format {
+            self.make_file_system(n);
+        } else {
+            let delay = self.latency();
+            self.at(delay, n, Action::Opened);
+        }
+    }
+
+    fn device_ready(&mut self, n: usize) {
+        let result = Ok(crate::guest::signature(&self.nodes[n].data.read(0, 4096)));
+        self.step(n, Event::DeviceOpened { result });
+    }
+
+    fn published(&mut self, n: usize) {
+        if self.nodes[n].device != Device::Private {
+            return;
+        }
+        self.nodes[n].device = Device::Published;
+        self.note(|| format!("{n}: device published"));
+        self.check_publication(n);
+        self.user_goes_on(n);
+        self.step(n, Event::DevicePublished { result: Ok(()) });
+    }
+
+    fn closed(&mut self, n: usize) {
+        let guest = &self.nodes[n].guest;
+        let held = self.nodes[n].device == Device::Published
+            && (guest.running || !guest.outstanding.is_empty());
+        let result = if held {
+            Err(Holder("the user".to_owned()))
+        } else {
+            self.nodes[n].device = Device::Closed;
+            Ok(())
+        };
+        self.step(n, Event::DeviceClosed { result });
+    }
+
+    // === commands ===
+
+    pub(crate) fn command(&mut self, n: usize, command: Command) -> CommandId {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.nodes[n].commands.insert(id, self.now);
+        self.step(n, Event::Command { id, command });
+        id
+    }
+
+    /// Checks what must hold after every step.
+    fn observe(&mut self, n: usize) {
+        let Some(report) = self.report(n) else { return };
+        self.oracle.observe(n, &report, self.now);
+        if let Some(why) = self.oracle.complaint.take() {
+            self.fail(why);
+        }
+    }
+
+    /// Nothing may wait for ever.
+    pub(crate) fn check_patience(&mut self) {
+        let late = |since: &u64| self.now > since + 60 * SECOND;
+        for n in 0..2 {
+            let node = &self.nodes[n];
+            if !self.is_up(n) {
+                continue;
+            }
+            if node.commands.values().any(late) {
+                return self.fail(format!("node {n} does not answer a command"));
+            }
+            if node.guest.outstanding.values().any(|r| late(&r.issued)) {
+                return self.fail(format!("node {n} does not answer its user"));
+            }
+        }
+    }
+
+    pub(crate) fn gate(&self, n: usize) -> Option<Gate> {
+        self.report(n).map(|r| r.gate)
+    }
+
+    pub(crate) fn hello(n: usize) -> PeerHello {
+        PeerHello {
+            node: NodeId(n as u128 + 1),
+            version: "1".to_owned(),
+            site: format!("site {n}"),
+        }
+    }
+
+    pub(crate) fn lost(session: u64) -> Event {
+        Event::SessionClosed {
+            session: SessionId(session),
+            fault: LinkFault::Lost("lost".to_owned()),
+        }
+    }
+}

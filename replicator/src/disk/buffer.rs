@@ -1,0 +1,88 @@
+//! Page-aligned buffers as [`Bytes`], without unsafe code: one page more is allocated and the
+//! aligned part is handed out.
+
+use bytes::Bytes;
+
+/// Alignment that direct I/O is happy with everywhere.
+pub(crate) const PAGE: usize = 4096;
+
+/// A zeroed buffer whose byte `anchor` lies on a page boundary.
+#[derive(Debug)]
+pub(crate) struct AlignedBuf {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedBuf {
+    pub(crate) fn new(len: usize) -> Self {
+        Self::anchored(len, 0)
+    }
+
+    pub(crate) fn anchored(len: usize, anchor: usize) -> Self {
+        let bytes = vec![0; len + PAGE];
+        let misfit = (bytes.as_ptr() as usize + anchor) % PAGE;
+        Self {
+            bytes,
+            start: (PAGE - misfit) % PAGE,
+            len,
+        }
+    }
+
+    pub(crate) fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+
+    /// The part as shared bytes; the buffer lives as long as they do.
+    pub(crate) fn freeze(self, range: std::ops::Range<usize>) -> Bytes {
+        let start = self.start;
+        Bytes::from(self.bytes).slice(start + range.start..start + range.end)
+    }
+
+    /// An aligned copy.
+    pub(crate) fn copy_of(from: &[u8]) -> Bytes {
+        let mut copy = Self::new(from.len());
+        copy.as_mut().copy_from_slice(from);
+        copy.freeze(0..from.len())
+    }
+}
+
+/// Whether direct I/O may use this memory at this place of a file.
+pub(crate) fn direct_fits(address: *const u8, offset: u64, len: usize) -> bool {
+    let page = PAGE as u64;
+    len > 0
+        && (address as usize).is_multiple_of(PAGE)
+        && offset.is_multiple_of(page)
+        && (len as u64).is_multiple_of(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_anchor_is_aligned() {
+        for anchor in [0, 80, 4095, 5000] {
+            let buffer = AlignedBuf::anchored(10_000, anchor);
+            assert_eq!(
+                (buffer.as_slice().as_ptr() as usize + anchor) % PAGE,
+                0,
+                "{anchor}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frozen_part_keeps_its_place() {
+        let mut buffer = AlignedBuf::anchored(PAGE + 80, 80);
+        buffer.as_mut()[80..].fill(7);
+        let part = buffer.freeze(80..80 + PAGE);
+        assert!(part.iter().all(|b| *b == 7));
+        assert!(direct_fits(part.as_ptr(), 8192, part.len()));
+        assert!(!direct_fits(part.as_ptr(), 512, part.len()));
+    }
+}

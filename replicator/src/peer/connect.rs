@@ -1,0 +1,151 @@
+//! Dialling one address: name, socket, TLS, HTTP/2, stream. Each step has a deadline.
+//!
+//! Does not live here: when to dial and what to do with the result ([`super::link`]).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use drqm_engine::event::LinkFault;
+use drqm_rpc::peer::v1::replication_client::ReplicationClient;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+use super::session::{Outbound, Wire, outgoing};
+use super::{LinkSettings, Security, fault_of};
+
+/// Name, socket and TLS together. A WAN round trip is 100 ms; four of them and a slow resolver fit.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// The kernel gives a connection up when sent data stay unacknowledged this long; the engine has
+/// declared it lost by then.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest HTTP/2 frame: a batch of writes goes in one.
+pub(super) const HTTP2_FRAME: u32 = 1 << 20;
+
+/// HTTP/2 pings while idle; the engine's heartbeat is faster, this is for streams that ended.
+pub(super) const HTTP2_KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Opens a stream to one address.
+///
+/// Cancel safe: dropping the future closes what was opened.
+pub(super) async fn dial(address: &str, settings: &LinkSettings) -> Result<Wire, LinkFault> {
+    let tcp = timeout(CONNECT_LIMIT, connect(address, settings.local_address))
+        .await
+        .map_err(|_| LinkFault::Lost(format!("{address}: no answer in {CONNECT_LIMIT:?}")))?
+        .map_err(|e| LinkFault::Lost(format!("{address}: {e}")))?;
+    match &settings.security {
+        Security::None => Err(LinkFault::AuthFailed("no keys for this pair".to_owned())),
+        Security::Tls(keys) => {
+            let connector = TlsConnector::from(keys.client.clone());
+            let tls = timeout(CONNECT_LIMIT, connector.connect(keys.name.clone(), tcp))
+                .await
+                .map_err(|_| LinkFault::Lost(format!("{address}: no TLS in {CONNECT_LIMIT:?}")))?
+                .map_err(|e| named(address, fault_of(&e)))?;
+            open(address, tls, &keys.name.to_str()).await
+        }
+        #[cfg(feature = "measure")]
+        Security::Plain => open(address, tcp, "plain").await,
+    }
+}
+
+fn named(address: &str, fault: LinkFault) -> LinkFault {
+    match fault {
+        LinkFault::Lost(text) => LinkFault::Lost(format!("{address}: {text}")),
+        LinkFault::AuthFailed(text) => LinkFault::AuthFailed(format!("{address}: {text}")),
+        LinkFault::ProtocolMismatch(text) => LinkFault::ProtocolMismatch(text),
+        LinkFault::Violation(text) => LinkFault::Violation(text),
+    }
+}
+
+async fn connect(address: &str, local: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for target in resolve(address).await? {
+        let socket = if target.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if let Some(local) = local.filter(|l| l.is_ipv4() == target.is_ipv4()) {
+            socket.bind(SocketAddr::new(local, 0))?;
+        }
+        match socket.connect(target).await {
+            Ok(stream) => {
+                prepare(&stream)?;
+                return Ok(stream);
+            }
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(address: &str) -> std::io::Result<Vec<SocketAddr>> {
+    if let Ok(literal) = address.parse() {
+        return Ok(vec![literal]);
+    }
+    let address = address.to_owned();
+    let looked_up = tokio::task::spawn_blocking(move || {
+        std::net::ToSocketAddrs::to_socket_addrs(address.as_str()).map(Iterator::collect)
+    });
+    looked_up.await.map_err(std::io::Error::other)?
+}
+
+/// Options of every peer connection, dialled or accepted.
+pub(super) fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let limit = TCP_USER_TIMEOUT.as_millis() as u32;
+    rustix::net::sockopt::set_tcp_user_timeout(stream, limit)?;
+    Ok(())
+}
+
+async fn open<I>(address: &str, io: I, authority: &str) -> Result<Wire, LinkFault>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+        .map_err(|e| LinkFault::Lost(format!("{authority}: {e}")))?
+        .initial_stream_window_size(drqm_rpc::STREAM_WINDOW)
+        .initial_connection_window_size(drqm_rpc::CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME)
+        .http2_keep_alive_interval(HTTP2_KEEPALIVE)
+        .keep_alive_timeout(HTTP2_KEEPALIVE)
+        .keep_alive_while_idle(true);
+    let mut once = Some(io);
+    let connector = tower::service_fn(move |_| {
+        let io = once.take().map(TokioIo::new);
+        async move { io.ok_or_else(|| std::io::Error::other("the connection is used up")) }
+    });
+    let stream = async {
+        let channel = endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|e| fault_of(&e))?;
+        start_stream(address, channel).await
+    };
+    timeout(CONNECT_LIMIT, stream)
+        .await
+        .map_err(|_| LinkFault::Lost(format!("{address}: no HTTP/2 in {CONNECT_LIMIT:?}")))?
+        .map_err(|fault| named(address, fault))
+}
+
+async fn start_stream(address: &str, channel: Channel) -> Result<Wire, LinkFault> {
+    let (outbound, stream) = outgoing();
+    let mut client = ReplicationClient::new(channel.clone())
+        .max_decoding_message_size(drqm_rpc::MAX_FRAME_BYTES)
+        .max_encoding_message_size(drqm_rpc::MAX_FRAME_BYTES);
+    let answer = client
+        .session(stream)
+        .await
+        .map_err(|status| fault_of(&status))?;
+    Ok(Wire {
+        inbound: answer.into_inner(),
+        outbound: Outbound::new(outbound),
+        remote: address.to_owned(),
+        _channel: Some(channel),
+    })
+}

@@ -1,0 +1,132 @@
+//! Keys of a pair: parsing, checking, and the two rustls configurations made from them.
+//!
+//! Guarantee: a connection exists only if both ends hold a certificate of the pair's CA that carries
+//! the pair's server name. Does not live here: sockets, where keys are stored.
+
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::pool::config::TlsConfig;
+
+/// HTTP/2 is the only thing spoken on the connection.
+const ALPN: &[u8] = b"h2";
+
+/// Ready-made configurations of one pair.
+#[derive(Debug)]
+pub(crate) struct PairKeys {
+    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) client: Arc<ClientConfig>,
+    pub(crate) name: ServerName<'static>,
+    source: TlsConfig,
+}
+
+impl PartialEq for PairKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+/// Which part of the keys is wrong, and how.
+#[derive(Debug, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub(crate) struct KeyError {
+    pub(crate) field: &'static str,
+    pub(crate) problem: String,
+}
+
+fn bad(field: &'static str, problem: impl ToString) -> KeyError {
+    KeyError {
+        field,
+        problem: problem.to_string(),
+    }
+}
+
+/// Root certificates of a PEM text.
+pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, KeyError> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|e| bad("ca.crt", format!("not PEM: {e}")))?;
+        store.add(certificate).map_err(|e| bad("ca.crt", e))?;
+    }
+    if store.is_empty() {
+        Err(bad("ca.crt", "holds no certificate"))
+    } else {
+        Ok(store)
+    }
+}
+
+/// A certificate chain and its key.
+pub(crate) fn identity(
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), KeyError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|e| bad("tls.crt", format!("not PEM: {e}")))?;
+    if chain.is_empty() {
+        return Err(bad("tls.crt", "holds no certificate"));
+    }
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("tls.key", format!("not PEM: {e}")))?;
+    Ok((chain, key))
+}
+
+/// A server that demands a certificate of these roots.
+pub(crate) fn server_config(
+    roots: RootCertStore,
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<ServerConfig, KeyError> {
+    let (chain, key) = identity(certificate, key)?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        .build()
+        .map_err(|e| bad("ca.crt", e))?;
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|e| bad("tls.key", e))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// Whether a presented certificate carries a name.
+pub(crate) fn carries_name(
+    certificate: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+) -> Result<(), String> {
+    let leaf = webpki::EndEntityCert::try_from(certificate).map_err(|e| e.to_string())?;
+    leaf.verify_is_valid_for_subject_name(name)
+        .map_err(|_| format!("the certificate does not carry the name {}", name.to_str()))
+}
+
+impl PairKeys {
+    /// Checks the texts and builds both configurations.
+    pub(crate) fn new(source: &TlsConfig) -> Result<Self, KeyError> {
+        let name = ServerName::try_from(source.server_name.clone()).map_err(|_| {
+            bad(
+                "server name",
+                format!("{:?} is not a DNS name", source.server_name),
+            )
+        })?;
+        let (certificate, key) = (source.certificate.as_bytes(), source.key.as_bytes());
+        let roots = roots(source.ca.as_bytes())?;
+        let server = server_config(roots.clone(), certificate, key)?;
+        let (chain, key) = identity(certificate, key)?;
+        carries_name(&chain[0], &name).map_err(|e| bad("tls.crt", e))?;
+        let mut client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|e| bad("tls.key", e))?;
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        let (server, client) = (Arc::new(server), Arc::new(client));
+        Ok(Self {
+            server,
+            client,
+            name,
+            source: source.clone(),
+        })
+    }
+}

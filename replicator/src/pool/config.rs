@@ -1,0 +1,95 @@
+//! What the operator configured for a volume, as it is stored beside the data (mode 0600, keys
+//! included) so that the volume resumes with the API server gone.
+//!
+//! Does not live here: checks of what the operator sends (control), the wire types.
+
+use std::time::Duration;
+
+use drqm_engine::event::FsKind;
+use drqm_engine::settings::{Mode, Settings, WhenPeerUnknown};
+use serde::{Deserialize, Serialize};
+
+/// Version of the file's form; another one is refused.
+pub(crate) const CONFIG_VERSION: u32 = 1;
+
+/// Everything but role and data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct VolumeConfig {
+    pub(crate) version: u32,
+    pub(crate) cr_uid: String,
+    pub(crate) queue_manager: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) fs: Fs,
+    pub(crate) synchronous: bool,
+    pub(crate) port: u16,
+    pub(crate) local_address: Option<std::net::IpAddr>,
+    pub(crate) peer: Option<PeerConfig>,
+    pub(crate) tls: Option<TlsConfig>,
+    pub(crate) peer_check_timeout_seconds: u32,
+    pub(crate) hold_when_peer_unknown: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Fs {
+    Xfs,
+    Ext4,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PeerConfig {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<String>,
+}
+
+/// PEM texts. Never logged: the key's `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TlsConfig {
+    pub(crate) ca: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    pub(crate) pair_id: String,
+    pub(crate) server_name: String,
+}
+
+impl std::fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsConfig")
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VolumeConfig {
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            mode: if self.synchronous {
+                Mode::Synchronous
+            } else {
+                Mode::Asynchronous
+            },
+            has_peer: self.peer.is_some(),
+            queue_manager: self.queue_manager.clone(),
+            fs: match self.fs {
+                Fs::Xfs => FsKind::Xfs,
+                Fs::Ext4 => FsKind::Ext4,
+            },
+            peer_check_timeout: Duration::from_secs(self.peer_check_timeout_seconds.into()),
+            when_peer_unknown: if self.hold_when_peer_unknown {
+                WhenPeerUnknown::Hold
+            } else {
+                WhenPeerUnknown::Start
+            },
+        }
+    }
+
+    pub(crate) fn without_keys(&self) -> Self {
+        Self {
+            tls: None,
+            ..self.clone()
+        }
+    }
+}

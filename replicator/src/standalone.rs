@@ -1,0 +1,178 @@
+//! One volume without operator, device or TLS, for measurements: the same engine, disk, session and
+//! NBD server as in the product. Only in a measuring build (feature `measure`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use drqm_engine::command::{Command, Initialize, JudgedRequest, Refusal};
+use drqm_engine::ids::{CommandId, Epoch};
+use drqm_engine::role::Role;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::args::StandaloneArgs;
+use crate::clock::Clock;
+use crate::driver::DriverCommand;
+use crate::frontend::device::DeviceStatus;
+use crate::frontend::{BlockExport, Guests};
+use crate::peer::listen::{Acceptor, Routes};
+use crate::peer::{LinkSettings, Security};
+use crate::pool::config::{CONFIG_VERSION, Fs, PeerConfig, VolumeConfig};
+use crate::pool::{FilePool, VolumeKey};
+use crate::volume::{self, Export, Shared, VolumeHandle};
+
+/// Pause between two tries to become Primary while the peer has not answered.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A volume that is reached by its NBD socket only.
+struct SocketOnly;
+
+impl BlockExport for SocketOnly {
+    const KIND: &'static str = "nbd-socket";
+
+    async fn open(
+        &mut self,
+        _: Guests,
+        _: mpsc::UnboundedSender<()>,
+    ) -> Result<Option<PathBuf>, String> {
+        Ok(None)
+    }
+
+    async fn close(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(args: StandaloneArgs) -> anyhow::Result<()> {
+    crate::telemetry::init(&args.log, false)?;
+    crate::runtime::install_crypto();
+    crate::runtime::current_thread()?.block_on(serve(args))
+}
+
+async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let key = VolumeKey::new("measure", "volume")?;
+    let pool = FilePool::open(&args.pool, None)?;
+    let config = config(&args);
+    if !pool.exists(&key) {
+        volume::create(&pool, &key, &config)?;
+    }
+    let has_peer = config.peer.is_some();
+    let addresses = args.peer.iter().map(ToString::to_string).collect();
+    let security = Security::Plain;
+    let link = LinkSettings {
+        addresses,
+        local_address: None,
+        security: security.clone(),
+    };
+    let status = Arc::new(DeviceStatus::new(
+        args.pool.join("link"),
+        SocketOnly::KIND,
+        Vec::new(),
+    ));
+    let export = Export {
+        block: SocketOnly,
+        status,
+        nbd_socket: args.nbd,
+    };
+    let shared = Shared {
+        clock: Clock::start(),
+        boot: crate::entropy::random_u128(),
+        site: "measure".to_owned(),
+        notify: broadcast::channel(16).0,
+    };
+    let (handle, volume) = volume::start(&pool, &key, &config, link, export, &shared)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(volume);
+    if let Some(address) = args.listen {
+        let listener = std::net::TcpListener::bind(address).with_context(|| address.to_string())?;
+        listener.set_nonblocking(true)?;
+        let routes = Routes::default();
+        let (acceptor, server) = Acceptor::new(routes.clone());
+        let routed = routes.set(listener.local_addr()?.port(), &security, &handle.inbound);
+        anyhow::ensure!(routed.is_ok(), "the only volume has the only route");
+        tasks.spawn(server);
+        tasks.spawn(acceptor.listen(listener));
+    }
+    let promoted = async {
+        if args.primary {
+            promote(&handle, has_peer).await?;
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    tokio::select! {
+        result = promoted => result?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let _ = handle
+        .commands
+        .send(DriverCommand::Stop { drain: true })
+        .await;
+    handle.ended.cancelled().await;
+    Ok(())
+}
+
+fn config(args: &StandaloneArgs) -> VolumeConfig {
+    // The listener's peer is whoever comes.
+    let peer = (args.peer.is_some() || args.listen.is_some()).then(|| PeerConfig {
+        name: "peer".to_owned(),
+        addresses: args.peer.iter().map(ToString::to_string).collect(),
+    });
+    VolumeConfig {
+        version: CONFIG_VERSION,
+        cr_uid: String::new(),
+        queue_manager: "MEASURE".to_owned(),
+        size_bytes: args.size,
+        fs: Fs::Xfs,
+        synchronous: args.synchronous,
+        port: 0,
+        local_address: None,
+        peer,
+        tls: None,
+        peer_check_timeout_seconds: 30,
+        hold_when_peer_unknown: false,
+    }
+}
+
+async fn promote(handle: &VolumeHandle, has_peer: bool) -> anyhow::Result<()> {
+    let initialize = if has_peer {
+        Initialize::WithPeer
+    } else {
+        Initialize::WithoutPeer
+    };
+    loop {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::SetRole {
+            role: Role::Primary,
+            expected_epoch: Epoch::NONE,
+            initialize: Some(initialize),
+            request: JudgedRequest {
+                role: Role::Primary,
+                ..JudgedRequest::default()
+            },
+        };
+        let id = CommandId(crate::entropy::random_u128());
+        handle
+            .commands
+            .send(DriverCommand::Order {
+                id,
+                command,
+                answer,
+            })
+            .await?;
+        match answered.await? {
+            // A volume that was Primary before is so again by itself.
+            Ok(()) | Err(Refusal::AlreadyInitialized) => return Ok(()),
+            Err(Refusal::PeerUnknown | Refusal::Busy | Refusal::TimedOut(_)) => {
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(other) => anyhow::bail!("not promoted: {other}"),
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Two replicator processes on loopback with certificates of their own, and their operators.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use drqm_rpc::control::v1 as pb;
+use hyper_util::rt::TokioIo;
+use pb::control_client::ControlClient;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
+
+/// No step of a test takes longer on a machine that is busy with a build.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) const PAIR_NAME: &str = "qm1.pair.drqm.io";
+
+/// A certificate authority.
+pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Certificate and key of a name, valid for `days` from yesterday.
+    pub(crate) fn leaf(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (
+            params.signed_by(&key, &self.0).unwrap().pem(),
+            key.serialize_pem(),
+        )
+    }
+}
+
+/// One site: a replicator process with its directories, and its operator's client.
+pub(crate) struct Site {
+    pub(crate) dir: tempfile::TempDir,
+    name: &'static str,
+    control_ca: Ca,
+    pub(crate) replication: u16,
+    control: u16,
+    metrics: u16,
+    child: Option<Child>,
+    pub(crate) client: Option<ControlClient<Channel>>,
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+impl Site {
+    pub(crate) async fn start(name: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let control_ca = Ca::new();
+        let tls = dir.path().join("tls");
+        std::fs::create_dir(&tls).unwrap();
+        let (certificate, key) = control_ca.leaf("replicator.control.drqm.io");
+        std::fs::write(tls.join("ca.crt"), control_ca.pem()).unwrap();
+        std::fs::write(tls.join("server.crt"), certificate).unwrap();
+        std::fs::write(tls.join("server.key"), key).unwrap();
+        let [replication, control, metrics] = [free_port(), free_port(), free_port()];
+        let mut site = Self {
+            dir,
+            name,
+            control_ca,
+            replication,
+            control,
+            metrics,
+            child: None,
+            client: None,
+        };
+        site.spawn().await;
+        site
+    }
+
+    /// Starts the process (again) and connects to it.
+    pub(crate) async fn spawn(&mut self) {
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_drqm-replicator"))
+            .args([
+                "--node-name",
+                &format!("{}-{}", self.name, std::process::id()),
+            ])
+            .arg("--state-dir")
+            .arg(self.dir.path().join("state"))
+            .args(["--replication-listen", &at(self.replication)])
+            .args(["--control-listen", &at(self.control)])
+            .args(["--metrics-listen", &at(self.metrics)])
+            .arg("--control-tls-dir")
+            .arg(self.dir.path().join("tls"))
+            .arg("--device-dir")
+            .arg(self.dir.path().join("dev"))
+            .arg("--nbd-dir")
+            .arg(self.dir.path().join("nbd"))
+            // Process 1 may belong to somebody whom even root of a container cannot look into.
+            .args(["--host-pid", &std::process::id().to_string()])
+            .args(["--log", "drqm_replicator=trace,info"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let identity = self.control_ca.leaf("operator.control.drqm.io");
+        let connect = || connect(self.control, &self.control_ca, &identity);
+        let deadline = Instant::now() + LIMIT;
+        self.client = loop {
+            match connect().await {
+                Ok(channel) => break Some(ControlClient::new(channel)),
+                Err(error) => assert!(Instant::now() < deadline, "{error}\n{}", self.log()),
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// As a power cut would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// As kubelet would; returns the exit code.
+    pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let ended = timeout(LIMIT, async {
+            loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    return status.code();
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ended
+            .await
+            .unwrap_or_else(|_| panic!("the process did not end\n{}", self.log()))
+    }
+
+    pub(crate) fn device(&self) -> PathBuf {
+        self.dir.path().join("dev/ns_qm1")
+    }
+
+    pub(crate) async fn configure(
+        &mut self,
+        request: pb::ConfigureRequest,
+    ) -> Result<pb::VolumeState, tonic::Status> {
+        let answer = self.client.as_mut().unwrap().configure(request).await;
+        answer.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn state(&mut self) -> pb::VolumeState {
+        let request = pb::GetStateRequest {
+            volume: volume(),
+            refresh: false,
+        };
+        self.client
+            .as_mut()
+            .unwrap()
+            .get_state(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    /// Waits until the state is as wanted; prints the last one seen if it never is.
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&pb::VolumeState) -> bool,
+    ) -> pb::VolumeState {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let state = self.state().await;
+            if wanted(&state) {
+                return state;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{}: {what}: {state:#?}\n{}",
+                self.name,
+                self.log()
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) async fn set_role(
+        &mut self,
+        role: pb::Role,
+        epoch: &str,
+        without_peer: bool,
+    ) -> Option<pb::Refusal> {
+        let judged = pb::JudgedRequest {
+            cr_uid: "uid".into(),
+            generation: 1,
+            role: role.into(),
+            verdict: "Proceed".into(),
+            ..pb::JudgedRequest::default()
+        };
+        let request = pb::SetRoleRequest {
+            volume: volume(),
+            command_id: format!("{role:?} {epoch} {:?}", std::time::SystemTime::now()),
+            role: role.into(),
+            expected_epoch: epoch.into(),
+            initialize: epoch.is_empty(),
+            without_peer,
+            request: Some(judged),
+        };
+        let answer = self.client.as_mut().unwrap().set_role(request).await;
+        answer
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.log()))
+            .into_inner()
+            .refusal
+    }
+
+    pub(crate) async fn delete(&mut self, erase: bool) -> Option<pb::Refusal> {
+        let request = pb::DeleteVolumeRequest {
+            volume: volume(),
+            erase,
+        };
+        self.client
+            .as_mut()
+            .unwrap()
+            .delete_volume(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .refusal
+    }
+
+    /// Body of a page of the admin port.
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics))
+            .await
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        timeout(LIMIT, stream.read_to_string(&mut text))
+            .await
+            .unwrap()
+            .unwrap();
+        text
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- log of {} ---\n{}", self.name, self.log());
+        }
+        let _ = rustix::mount::unmount(
+            self.dir.path().join("state/run/ns_qm1"),
+            rustix::mount::UnmountFlags::DETACH,
+        );
+    }
+}
+
+pub(crate) fn volume() -> Option<pb::VolumeRef> {
+    Some(pb::VolumeRef {
+        namespace: "ns".into(),
+        name: "qm1".into(),
+    })
+}
+
+/// A configuration of 64 MiB with ext4; the peer is added by [`with_peer`].
+pub(crate) fn request(size_bytes: u64, fs: &str) -> pb::ConfigureRequest {
+    pb::ConfigureRequest {
+        volume: volume(),
+        cr_uid: "uid".into(),
+        queue_manager_name: "QM1".into(),
+        size_bytes,
+        fs_type: fs.into(),
+        mode: pb::Mode::Synchronous.into(),
+        start_peer_check_timeout_seconds: 30,
+        ..pb::ConfigureRequest::default()
+    }
+}
+
+pub(crate) fn with_peer(request: pb::ConfigureRequest, ca: &Ca, peer: u16) -> pb::ConfigureRequest {
+    let (certificate, key) = ca.leaf(PAIR_NAME);
+    pb::ConfigureRequest {
+        peer: Some(pb::Peer {
+            name: "other".into(),
+            addresses: vec![format!("127.0.0.1:{peer}")],
+        }),
+        tls: Some(pb::PairTls {
+            ca: ca.pem().into(),
+            certificate: certificate.into(),
+            key: key.into(),
+            pair_id: "ab".repeat(16),
+            server_name: PAIR_NAME.into(),
+        }),
+        ..request
+    }
+}
+
+pub(crate) fn gate(state: &pb::VolumeState) -> pb::Gate {
+    state
+        .device
+        .as_ref()
+        .map_or(pb::Gate::Unspecified, pb::Device::gate)
+}
+
+pub(crate) fn link(state: &pb::VolumeState) -> pb::LinkState {
+    state
+        .link
+        .as_ref()
+        .map_or(pb::LinkState::Unspecified, pb::Link::state)
+}
+
+async fn connect(port: u16, ca: &Ca, identity: &(String, String)) -> anyhow::Result<Channel> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes())?)?;
+    let chain = vec![CertificateDer::from_pem_slice(identity.0.as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(identity.1.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let service = tower::service_fn(move |_| {
+        let connector = connector.clone();
+        async move {
+            let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+            let name =
+                ServerName::try_from("replicator.control.drqm.io").map_err(io::Error::other)?;
+            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+        }
+    });
+    Ok(Endpoint::from_static("http://replicator")
+        .connect_with_connector(service)
+        .await?)
+}
+
+/// A file system mounted for the time of a test.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    pub(crate) fn new(device: &Path, at: &Path, fs: &str) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        let options = (fs == "xfs").then_some(c"nouuid");
+        rustix::mount::mount(device, at, fs, flags, options).unwrap();
+        Self(at.to_owned())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}

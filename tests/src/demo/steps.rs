@@ -1,0 +1,151 @@
+//! The steps of the lab, in their order.
+//!
+//! Lives here: the list. Each step is a function over the [`World`]: it types what a person types, waits
+//! until the API says what it must say, and fails with what it saw instead.
+
+mod begin;
+mod delete;
+mod disaster;
+mod install;
+mod link;
+mod plain_volume;
+mod switch;
+mod usage;
+
+use anyhow::Result;
+
+use super::table::Outcome;
+use super::world::World;
+
+/// What a step cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Two clusters.
+    Clusters,
+    /// The lab: its power switches, its link, its devices.
+    Lab,
+}
+
+/// A step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Its name.
+    pub name: &'static str,
+    /// What the RDQM lab does here.
+    pub seed: &'static str,
+    /// What it cannot do without.
+    pub needs: Needs,
+    /// What it does and expects.
+    pub run: fn(&mut World) -> Result<Outcome>,
+}
+
+const fn step(
+    name: &'static str,
+    seed: &'static str,
+    needs: Needs,
+    run: fn(&mut World) -> Result<Outcome>,
+) -> Step {
+    Step {
+        name,
+        seed,
+        needs,
+        run,
+    }
+}
+
+/// All of them. Each begins where the one before ended.
+pub const ALL: [Step; 17] = [
+    step(
+        "install drqm",
+        "packages on both nodes",
+        Needs::Clusters,
+        install::install,
+    ),
+    step(
+        "create the primary",
+        "crtmqm -rr p",
+        Needs::Clusters,
+        begin::create_primary,
+    ),
+    step(
+        "create the secondary",
+        "crtmqm -rr s",
+        Needs::Clusters,
+        begin::create_secondary,
+    ),
+    step(
+        "status on both",
+        "rdqmstatus -m QMDR",
+        Needs::Clusters,
+        usage::status,
+    ),
+    step(
+        "use",
+        "strmqm, amqsput",
+        Needs::Clusters,
+        usage::put_messages,
+    ),
+    step(
+        "a secondary does not start",
+        "strmqm on the secondary fails",
+        Needs::Clusters,
+        usage::standby,
+    ),
+    step(
+        "promotion refused while the peer is primary",
+        "rdqmdr -p fails",
+        Needs::Clusters,
+        usage::refused_promotion,
+    ),
+    step(
+        "switch over",
+        "endmqm, rdqmdr -s, rdqmdr -p, strmqm",
+        Needs::Clusters,
+        switch::over,
+    ),
+    step(
+        "switch back",
+        "the same, mirrored",
+        Needs::Clusters,
+        switch::back,
+    ),
+    step(
+        "the same on a plain volume",
+        "for comparison",
+        Needs::Lab,
+        plain_volume::measure,
+    ),
+    step("link lost", "nmcli down", Needs::Lab, link::lost),
+    step("link back", "nmcli up", Needs::Lab, link::back),
+    step(
+        "disaster",
+        "the node is lost",
+        Needs::Lab,
+        disaster::power_cut,
+    ),
+    step(
+        "the lost side returns",
+        "the node is back",
+        Needs::Lab,
+        disaster::lost_side_returns,
+    ),
+    step(
+        "home again",
+        "rdqmdr -s, rdqmdr -p",
+        Needs::Lab,
+        disaster::home_again,
+    ),
+    step("memory", "for comparison", Needs::Lab, usage::memory),
+    step("delete", "dltmqm", Needs::Clusters, delete::delete),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_steps_differ() {
+        let names: std::collections::BTreeSet<&str> = ALL.iter().map(|step| step.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

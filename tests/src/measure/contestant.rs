@@ -1,0 +1,235 @@
+//! The programs that are measured, and how each is started and ended.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::{self, Background};
+use crate::wait::{Look, wait_until};
+
+/// Bytes of each volume.
+pub(super) const SIZE: u64 = 256 << 20;
+
+/// For a program to serve its socket: a pair copies the whole volume first.
+const START: Duration = Duration::from_secs(60);
+
+/// For a program to end; what is under way is sent first.
+const END: Duration = Duration::from_secs(60);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contestant {
+    /// Our replicator without a peer.
+    Alone,
+    /// Our replicator with a peer that gets writes later.
+    Asynchronous,
+    /// Our replicator with a peer that has a write before it completes.
+    Synchronous,
+    /// qemu-storage-daemon on one file.
+    StorageDaemon,
+    /// qemu-storage-daemon's quorum of one file and one NBD server.
+    Quorum,
+}
+
+impl Contestant {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Alone,
+        Self::Asynchronous,
+        Self::Synchronous,
+        Self::StorageDaemon,
+        Self::Quorum,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "drqm alone",
+            Self::Asynchronous => "drqm asynchronous",
+            Self::Synchronous => "drqm synchronous",
+            Self::StorageDaemon => "qsd alone",
+            Self::Quorum => "qsd quorum",
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Asynchronous => "asynchronous",
+            Self::Synchronous => "synchronous",
+            Self::StorageDaemon => "storage-daemon",
+            Self::Quorum => "quorum",
+        }
+    }
+
+    /// Starts it with its volumes in a folder of its own, and waits until it serves.
+    pub(super) fn start(self, replicator: &Path, scratch: &Path) -> Result<Running> {
+        let folder = scratch.join(self.folder());
+        std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
+        let socket = folder.join("nbd");
+        let (commands, copies) = match self {
+            Self::Alone => (
+                vec![volume(replicator, &folder, "one", Some(&socket))],
+                None,
+            ),
+            Self::Asynchronous => pair(replicator, &folder, &socket, &[])?,
+            Self::Synchronous => pair(replicator, &folder, &socket, &["--synchronous"])?,
+            Self::StorageDaemon => (vec![storage_daemon(&folder, &socket)?], None),
+            Self::Quorum => quorum(&folder, &socket)?,
+        };
+        let mut processes = Vec::new();
+        for mut command in commands {
+            processes.push(Background::start(&mut command, None)?);
+        }
+        let mut running = Running {
+            contestant: self,
+            socket,
+            processes,
+            copies,
+        };
+        running.wait_until_served()?;
+        Ok(running)
+    }
+}
+
+/// A contestant that serves.
+pub(super) struct Running {
+    pub(super) contestant: Contestant,
+    pub(super) socket: PathBuf,
+    processes: Vec<Background>,
+    copies: Option<[PathBuf; 2]>,
+}
+
+impl Running {
+    fn wait_until_served(&mut self) -> Result<()> {
+        let what = format!("{} serves", self.contestant.name());
+        wait_until(&what, START, || {
+            for process in &mut self.processes {
+                if let Some(finished) = process.wait(Duration::ZERO)? {
+                    bail!("{} ended: {}", self.contestant.name(), finished.complaint());
+                }
+            }
+            // A socket file may be there before somebody listens.
+            Ok(match UnixStream::connect(&self.socket) {
+                Ok(_) => Look::Holds(()),
+                Err(error) => Look::NotYet(error.to_string()),
+            })
+        })
+    }
+
+    /// Ends it in order, the one that writes first, and compares the copies if there are two.
+    pub(super) fn stop_and_compare(mut self) -> Result<()> {
+        for process in self.processes.iter_mut().rev() {
+            process.terminate();
+            let ended = process.wait(END)?;
+            ensure!(ended.is_some(), "{} does not end", self.contestant.name());
+        }
+        if let Some([one, other]) = &self.copies {
+            let compared = process::run(Command::new("cmp").arg(one).arg(other), END)?;
+            ensure!(
+                compared.is_success(),
+                "{}: the copies differ: {}",
+                self.contestant.name(),
+                compared.complaint()
+            );
+        }
+        Ok(())
+    }
+}
+
+type Setup = (Vec<Command>, Option<[PathBuf; 2]>);
+
+fn volume(replicator: &Path, folder: &Path, name: &str, socket: Option<&Path>) -> Command {
+    let mut command = Command::new(replicator);
+    command.args(["standalone", "--plaintext", "--size", &SIZE.to_string()]);
+    command.arg("--pool").arg(folder.join(name));
+    if let Some(socket) = socket {
+        command.arg("--primary").arg("--nbd").arg(socket);
+    }
+    command
+}
+
+fn pair(replicator: &Path, folder: &Path, socket: &Path, mode: &[&str]) -> Result<Setup> {
+    let [here, there] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+    let mut secondary = volume(replicator, folder, "secondary", None);
+    secondary
+        .args(["--listen", &there, "--peer", &here])
+        .args(mode);
+    let mut primary = volume(replicator, folder, "primary", Some(socket));
+    primary
+        .args(["--listen", &here, "--peer", &there])
+        .args(mode);
+    let data = |name: &str| folder.join(name).join("measure_volume/data");
+    Ok((
+        vec![secondary, primary],
+        Some([data("primary"), data("secondary")]),
+    ))
+}
+
+fn storage_daemon(folder: &Path, socket: &Path) -> Result<Command> {
+    let mut command = on_file(&sparse(folder, "one")?);
+    export(&mut command, socket, "disk");
+    Ok(command)
+}
+
+fn quorum(folder: &Path, socket: &Path) -> Result<Setup> {
+    let files = [sparse(folder, "one")?, sparse(folder, "other")?];
+    let port = free_port()?;
+    let mut remote = on_file(&files[1]);
+    remote.args([
+        "--nbd-server",
+        &format!("addr.type=inet,addr.host=127.0.0.1,addr.port={port}"),
+    ]);
+    remote.args([
+        "--export",
+        "type=nbd,id=export,node-name=disk,name=disk,writable=on",
+    ]);
+    let mut local = on_file(&files[0]);
+    local.args(["--blockdev", &format!(
+        "driver=nbd,node-name=remote,server.type=inet,server.host=127.0.0.1,server.port={port},export=disk,\
+         open-timeout=10"
+    )]);
+    local.args([
+        "--blockdev",
+        "driver=quorum,node-name=both,vote-threshold=2,children.0=disk,children.1=remote",
+    ]);
+    export(&mut local, socket, "both");
+    Ok((vec![remote, local], Some(files)))
+}
+
+fn on_file(file: &Path) -> Command {
+    let mut command = Command::new("qemu-storage-daemon");
+    command.args([
+        "--blockdev",
+        &format!("driver=file,node-name=file,filename={}", file.display()),
+    ]);
+    command.args(["--blockdev", "driver=raw,node-name=disk,file=file"]);
+    command
+}
+
+fn export(command: &mut Command, socket: &Path, node: &str) {
+    command.args([
+        "--nbd-server",
+        &format!("addr.type=unix,addr.path={}", socket.display()),
+    ]);
+    command.args([
+        "--export",
+        &format!("type=nbd,id=export,node-name={node},name=,writable=on"),
+    ]);
+}
+
+fn sparse(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
+    file.set_len(SIZE)
+        .with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+/// A port that nobody has at this moment.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no port on loopback")?;
+    Ok(listener.local_addr()?.port())
+}

@@ -1,0 +1,92 @@
+//! One run of fio against an NBD socket.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::contestant::SIZE;
+use crate::process;
+
+/// What fio may take beyond the time it writes.
+const AROUND: Duration = Duration::from_secs(60);
+
+/// How fio writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workload {
+    pub(super) name: &'static str,
+    block: &'static str,
+    depth: &'static str,
+}
+
+/// A queue manager's log, many of them, and a restore.
+pub(super) const WORKLOADS: [Workload; 3] = [
+    Workload {
+        name: "4 KiB, depth 1",
+        block: "4k",
+        depth: "1",
+    },
+    Workload {
+        name: "4 KiB, depth 32",
+        block: "4k",
+        depth: "32",
+    },
+    Workload {
+        name: "1 MiB, depth 4",
+        block: "1m",
+        depth: "4",
+    },
+];
+
+/// Writes per second.
+pub(super) fn run(socket: &Path, workload: Workload, seconds: u32) -> Result<f64> {
+    let mut fio = Command::new("fio");
+    fio.args([
+        "--name=write",
+        "--ioengine=nbd",
+        "--rw=randwrite",
+        "--time_based",
+        "--ramp_time=1",
+    ]);
+    fio.args(["--norandommap", "--randrepeat=0", "--output-format=json"]);
+    fio.arg(format!("--uri=nbd+unix:///?socket={}", socket.display()));
+    fio.arg(format!("--bs={}", workload.block))
+        .arg(format!("--iodepth={}", workload.depth));
+    fio.arg(format!("--size={SIZE}"))
+        .arg(format!("--runtime={seconds}"));
+    let finished = process::run(&mut fio, AROUND + Duration::from_secs(seconds.into()))?;
+    ensure!(
+        finished.is_success(),
+        "fio on {}: {}",
+        socket.display(),
+        finished.complaint()
+    );
+    rate(&finished.stdout).with_context(|| format!("fio on {} printed no rate", socket.display()))
+}
+
+/// Its JSON comes after whatever else it has to say.
+fn rate(text: &str) -> Option<f64> {
+    let document: Value = serde_json::from_str(&text[text.find('{')?..]).ok()?;
+    let job = &document["jobs"][0];
+    let rate = job["write"]["iops"].as_f64()?;
+    (job["error"] == 0 && rate > 0.0).then_some(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_read_and_errors_are_none() {
+        let good = r#"note: latency {"jobs":[{"error":0,"write":{"iops":12.5}}]}"#;
+        assert_eq!(rate(good.trim_start_matches("note: latency ")), Some(12.5));
+        assert_eq!(rate(good), Some(12.5));
+        assert_eq!(
+            rate(r#"{"jobs":[{"error":5,"write":{"iops":12.5}}]}"#),
+            None
+        );
+        assert_eq!(rate("nothing"), None);
+    }
+}

@@ -1,0 +1,203 @@
+//! The stages of `cargo verify`: what each one runs.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use drqm_lab::{Cache, Progress, Toolchain};
+
+use super::Log;
+use crate::build::cargo;
+use crate::repository;
+
+/// For anything that compiles, from nothing, on a slow machine.
+const COMPILE: Duration = Duration::from_secs(3_600);
+
+/// For programs that only read files.
+const QUICK: Duration = Duration::from_secs(120);
+
+/// Clusters, twice, with everything built before.
+const CLUSTERS: Duration = Duration::from_secs(2_400);
+
+/// The version that `.deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// A stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it checks.
+    pub what: &'static str,
+    /// Checks it.
+    pub run: fn(&Log) -> Result<()>,
+}
+
+/// All stages, cheap ones first.
+pub const ALL: [Stage; 9] = [
+    Stage {
+        name: "fmt",
+        what: "rustfmt has nothing to change",
+        run: fmt,
+    },
+    Stage {
+        name: "tidy",
+        what: "rules of the repository: sizes, headers, dependencies, waits",
+        run: tidy,
+    },
+    Stage {
+        name: "gen",
+        what: "generated files match their sources",
+        run: generated,
+    },
+    Stage {
+        name: "clippy",
+        what: "no warning in any target",
+        run: clippy,
+    },
+    Stage {
+        name: "unit",
+        what: "every test that needs no cluster",
+        run: unit,
+    },
+    Stage {
+        name: "deny",
+        what: "banned crates, licences and sources of dependencies",
+        run: deny,
+    },
+    Stage {
+        name: "helm",
+        what: "the chart lints and renders, with each set of values",
+        run: helm,
+    },
+    Stage {
+        name: "api",
+        what: "manifests and bad input against a real API server",
+        run: api,
+    },
+    Stage {
+        name: "e2e",
+        what: "the lab on two real clusters, in both modes",
+        run: e2e,
+    },
+];
+
+fn fmt(log: &Log) -> Result<()> {
+    log.run(cargo().args(["fmt", "--all", "--", "--check"]), QUICK)
+}
+
+fn clippy(log: &Log) -> Result<()> {
+    let arguments = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    log.run(cargo().args(arguments), COMPILE)
+}
+
+fn unit(log: &Log) -> Result<()> {
+    // Tests that bring clusters up are not among the default ones of their package.
+    log.run(cargo().args(["test", "--workspace"]), COMPILE)
+}
+
+fn tidy(log: &Log) -> Result<()> {
+    log.run(
+        cargo().args(["test", "--package", "drqm-tests", "--test", "tidy"]),
+        COMPILE,
+    )
+}
+
+fn generated(log: &Log) -> Result<()> {
+    log.run(
+        cargo().args(["run", "--quiet", "--package", "drqm-gen", "--", "--check"]),
+        COMPILE,
+    )
+}
+
+fn deny(log: &Log) -> Result<()> {
+    let program = cargo_deny(log)?;
+    let mut deny = Command::new(program);
+    deny.current_dir(repository::root());
+    deny.args([
+        "--config",
+        ".deny.toml",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]);
+    log.run(&mut deny, QUICK)
+}
+
+/// cargo-deny from the cache, installed there first if it is missing.
+fn cargo_deny(log: &Log) -> Result<PathBuf> {
+    let name = format!("cargo-deny-{CARGO_DENY}");
+    let folder = Cache::open()?.ensure(&name, &Progress::silent(), |folder| {
+        let mut install = cargo();
+        // Away from the checkout: its target and flags are for our own binaries.
+        install.current_dir("/").env_remove("RUSTFLAGS").args([
+            "install",
+            "cargo-deny",
+            "--version",
+            CARGO_DENY,
+        ]);
+        install.args(["--locked", "--root"]).arg(folder);
+        log.run(&mut install, COMPILE)
+    })?;
+    Ok(folder.join("bin/cargo-deny"))
+}
+
+fn helm(log: &Log) -> Result<()> {
+    let toolchain = Toolchain::ensure(&Cache::open()?, &Progress::silent())?;
+    let helm = || {
+        let mut helm = Command::new(toolchain.helm());
+        helm.current_dir(repository::root());
+        helm
+    };
+    let chart = "charts/drqm";
+    let mut values: Vec<Option<PathBuf>> = vec![None];
+    let folder = repository::root().join(chart).join("ci");
+    for entry in folder
+        .read_dir()
+        .with_context(|| folder.display().to_string())?
+    {
+        values.push(Some(entry?.path()));
+    }
+    for file in values {
+        let arguments = file
+            .iter()
+            .flat_map(|file| ["--values".into(), file.clone().into_os_string()]);
+        let arguments: Vec<_> = arguments.collect();
+        log.run(
+            helm().args(["lint", "--strict", chart]).args(&arguments),
+            QUICK,
+        )?;
+        log.run(
+            helm()
+                .args(["template", "drqm", chart, "-n", "drqm-system"])
+                .args(&arguments),
+            QUICK,
+        )?;
+    }
+    Ok(())
+}
+
+fn api(log: &Log) -> Result<()> {
+    cluster_test(log, "admission")
+}
+
+fn e2e(log: &Log) -> Result<()> {
+    cluster_test(log, "e2e")
+}
+
+/// There is one lab per machine, so its tests run one after the other.
+fn cluster_test(log: &Log, name: &str) -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--package", "drqm-tests", "--test", name, "--"]);
+    test.args(["--nocapture", "--test-threads", "1"]);
+    log.run(&mut test, COMPILE + CLUSTERS)
+}
