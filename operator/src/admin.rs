@@ -99,14 +99,16 @@ pub async fn serve(
     tracing::info!(%listen, "serving health and metrics");
     let graceful =
         axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let cut = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(SHUTDOWN_DEADLINE).await;
-    };
     tokio::select! {
         ended = graceful.into_future() => ended,
-        () = cut => Ok(()),
+        () = wait_past(&shutdown, SHUTDOWN_DEADLINE) => Ok(()),
     }
+}
+
+/// Ends `limit` after the shutdown began.
+async fn wait_past(shutdown: &CancellationToken, limit: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(limit).await;
 }
 
 async fn healthz(State(admin): State<Admin>) -> Response {

@@ -371,9 +371,8 @@ impl Inventory {
         )
         .default_backoff()
         .modify(node::prune_pod)
-        .reflect(pods)
-        .touched_objects()
-        .map_ok(|pod| pod.spec.and_then(|spec| spec.node_name).unwrap_or_default());
+        .reflect(pods);
+        let pod_changes = touched_nodes(pod_changes);
         let mut changes = std::pin::pin!(stream::select(node_changes, pod_changes));
         while let Some(change) = changes.next().await {
             match change {
@@ -395,6 +394,25 @@ impl Inventory {
             }
         }
     }
+}
+
+/// Names of the nodes whose pods changed; none once the first list, or a new one, is in the store: the
+/// store shows nothing of a list before its end.
+fn touched_nodes(
+    events: impl Stream<Item = Result<watcher::Event<Pod>, watcher::Error>>,
+) -> impl Stream<Item = Result<String, watcher::Error>> {
+    events.filter_map(|event| {
+        let change = match event {
+            Ok(watcher::Event::Apply(pod) | watcher::Event::Delete(pod)) => Some(Ok(pod
+                .spec
+                .and_then(|spec| spec.node_name)
+                .unwrap_or_default())),
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+            Ok(watcher::Event::InitDone) => Some(Ok(String::new())),
+            Err(error) => Some(Err(error)),
+        };
+        std::future::ready(change)
+    })
 }
 
 /// Names of nodes that come, go, boot, or change readiness or address. A node's status is written

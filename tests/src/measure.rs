@@ -153,7 +153,7 @@ fn render(results: &Results) -> String {
         median(&found.expect("every contestant had every workload").2)
     };
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     let mut header = vec!["writes per second".to_owned()];
     header.extend(WORKLOADS.map(|workload| workload.name.to_owned()));
     table.set_header(header);

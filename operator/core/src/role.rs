@@ -330,6 +330,16 @@ pub fn situation(desired: Role, volume: &Volume) -> Situation {
         (Up, _, Some(Role::Secondary)) => PeerRole::Secondary,
         (Up | Down, _, _) => PeerRole::Unknown,
     };
+    // A peer that this side has superseded and that is not demoted yet is connected and gets
+    // nothing: for the data that is the same as being away.
+    let supersedes = actual == Role::Primary
+        && volume.data == UpToDate
+        && (link, peer) == (Up, PeerRole::Primary);
+    let (link, peer) = if supersedes {
+        (Down, PeerRole::Unknown)
+    } else {
+        (link, peer)
+    };
     normalise(Situation {
         desired,
         actual,

@@ -353,9 +353,22 @@ async fn ask_replicator(
     }
 }
 
-/// A promotion is judged on what the peer says now, not on what it said last.
+/// A promotion is judged on what the peer says now, not on what it said last. One that was judged is
+/// carried out without asking again: with a site gone, each question costs a dial that nobody answers.
 fn wants_peer_asked(object: &DrQueueManager, volume: &Volume) -> bool {
-    object.metadata.deletion_timestamp.is_none()
+    let request_id = object
+        .spec
+        .promotion
+        .request_id
+        .as_deref()
+        .unwrap_or_default();
+    let judged = volume.judged.as_ref().is_some_and(|judged| {
+        Some(&judged.cr_uid) == object.metadata.uid.as_ref()
+            && judged.role == Role::Primary
+            && judged.request_id == request_id
+    });
+    !judged
+        && object.metadata.deletion_timestamp.is_none()
         && object.spec.role == Role::Primary
         && volume.role != Role::Primary
         && volume.configured

@@ -104,7 +104,7 @@ impl Table {
     #[must_use]
     pub fn render(&self) -> String {
         let mut drawing = Drawing::new();
-        drawing.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        drawing.load_style(presets::UTF8_FULL_CONDENSED);
         drawing.set_header(["step", "", "time", "confirmed", "found", ""]);
         for row in &self.rows {
             let number = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());

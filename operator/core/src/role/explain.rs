@@ -41,7 +41,7 @@ fn steady(why: &str, names: Names<'_>) -> Option<String> {
         }
         reason::SYNC_IN_PROGRESS => "a synchronization is under way".to_owned(),
         reason::REMOTE_UNAVAILABLE => format!(
-            "{peer} cannot be reached; restore the link, or promote the side that shall serve"
+            "{peer} does not get what is written here; restore the link, or, if it is connected and Primary too, patch its spec.role to Secondary"
         ),
         reason::REMOTE_UNCONFIGURED => {
             "no peer is configured; set spec.replication.peer to protect the data".to_owned()

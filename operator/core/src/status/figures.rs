@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::whole_seconds;
-use crate::observed::{LinkState, NodeFacts, RecoveryPointFacts, Volume};
+use crate::observed::{Gate, LinkState, NodeFacts, RecoveryPointFacts, Volume};
 use crate::role;
 
 fn signed(value: u64) -> i64 {
@@ -176,10 +176,13 @@ pub(super) fn transition(volume: &Volume) -> Option<TransitionState> {
 }
 
 pub(super) fn volume(volume: &Volume) -> VolumeStatus {
+    let has_device = matches!(volume.device.gate, Gate::Open | Gate::Dead);
     VolumeStatus {
         id: volume.volume_id.clone(),
-        device: volume.device.path.clone(),
-        front_end: volume.device.front_end.clone(),
+        device: has_device.then(|| volume.device.path.clone()).flatten(),
+        front_end: has_device
+            .then(|| volume.device.front_end.clone())
+            .flatten(),
     }
 }
 

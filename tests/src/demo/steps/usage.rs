@@ -79,16 +79,11 @@ pub(super) fn standby(world: &mut World) -> Result<Outcome> {
 pub(super) fn refused_promotion(world: &mut World) -> Result<Outcome> {
     let (first, second) = (world.first().clone(), world.second().clone());
     world.ask_for(&second, "Primary")?;
-    let (reason, message, latched) =
-        second.wait_for("the promotion is refused", PATIENCE, |status| {
+    let (reason, message) =
+        second.wait_for("the promotion is refused and latched", PATIENCE, |status| {
             let request = status.request.as_ref()?;
-            (request.verdict == VerdictWord::Refuse).then(|| {
-                (
-                    request.reason.clone(),
-                    request.message.clone(),
-                    request.latched,
-                )
-            })
+            (request.verdict == VerdictWord::Refuse && request.latched)
+                .then(|| (request.reason.clone(), request.message.clone()))
         })?;
     world.ui.print(&format!("refused: {reason}: {message}"));
     ensure!(
@@ -96,7 +91,6 @@ pub(super) fn refused_promotion(world: &mut World) -> Result<Outcome> {
         "refused for {reason}, not {}",
         reason::PEER_IS_PRIMARY
     );
-    ensure!(latched, "the refusal is not latched");
     second.expect_condition("RoleSettled", "False", reason::PEER_IS_PRIMARY)?;
     expect_refusal_event(&second)?;
     let line = format!(
