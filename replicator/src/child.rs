@@ -8,7 +8,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Pause between two looks at a running child.
@@ -31,19 +31,11 @@ pub(crate) fn run(arguments: &[&OsStr], limit: Duration) -> Result<String, Strin
     // Read beside the waiting, or a talkative child would block on a full pipe.
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let started = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if started.elapsed() < limit => std::thread::sleep(LOOK),
-            Ok(None) => {
-                let _ = child.kill();
-                // Not waited for without an end: it may hang in the kernel.
-                reap(child);
-                return Err(format!("it did not end within {} s", limit.as_secs()));
-            }
-            Err(e) => return Err(e.to_string()),
-        }
+    let Some(status) = wait(&mut child, limit).map_err(|e| e.to_string())? else {
+        let _ = child.kill();
+        // Not waited for without an end: it may hang in the kernel.
+        reap(child);
+        return Err(format!("it did not end within {} s", limit.as_secs()));
     };
     let (stdout, stderr) = (
         stdout.join().unwrap_or_default(),
@@ -53,6 +45,18 @@ pub(crate) fn run(arguments: &[&OsStr], limit: Duration) -> Result<String, Strin
         Ok(stdout)
     } else {
         Err(format!("{} ({status})", stderr.trim()))
+    }
+}
+
+/// How the child ended; `None` when it did not in time.
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let started = Instant::now();
+    loop {
+        match child.try_wait()? {
+            Some(status) => return Ok(Some(status)),
+            None if started.elapsed() < limit => std::thread::sleep(LOOK),
+            None => return Ok(None),
+        }
     }
 }
 

@@ -484,6 +484,7 @@ pub(crate) fn link_settings(config: &VolumeConfig) -> Result<LinkSettings, KeyEr
         .map(|p| p.addresses.clone())
         .unwrap_or_default();
     Ok(LinkSettings {
+        has_peer: config.peer.is_some(),
         addresses,
         local_address: config.local_address,
         security,

@@ -14,6 +14,7 @@ pub(crate) mod connect;
 pub(crate) mod crossing;
 pub(crate) mod link;
 pub(crate) mod listen;
+mod names;
 pub(crate) mod session;
 pub(crate) mod tls;
 
@@ -26,6 +27,8 @@ use drqm_engine::event::LinkFault;
 /// How a volume reaches its peer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct LinkSettings {
+    /// Whether there is a peer at all; without one nobody is let in.
+    pub(crate) has_peer: bool,
     /// host:port, in the order of preference; empty without a peer.
     pub(crate) addresses: Vec<String>,
     /// What is dialled from.

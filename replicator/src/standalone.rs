@@ -66,6 +66,7 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
     let addresses = args.peer.iter().map(ToString::to_string).collect();
     let security = Security::Plain;
     let link = LinkSettings {
+        has_peer,
         addresses,
         local_address: None,
         security: security.clone(),
@@ -140,6 +141,10 @@ fn config(args: &StandaloneArgs) -> VolumeConfig {
     }
 }
 
+async fn retry_pause() {
+    tokio::time::sleep(RETRY).await;
+}
+
 async fn promote(handle: &VolumeHandle, has_peer: bool) -> anyhow::Result<()> {
     let initialize = if has_peer {
         Initialize::WithPeer
@@ -170,7 +175,7 @@ async fn promote(handle: &VolumeHandle, has_peer: bool) -> anyhow::Result<()> {
             // A volume that was Primary before is so again by itself.
             Ok(()) | Err(Refusal::AlreadyInitialized) => return Ok(()),
             Err(Refusal::PeerUnknown | Refusal::Busy | Refusal::TimedOut(_)) => {
-                tokio::time::sleep(RETRY).await;
+                retry_pause().await;
             }
             Err(other) => anyhow::bail!("not promoted: {other}"),
         }

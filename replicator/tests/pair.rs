@@ -3,13 +3,23 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "pair/device.rs"]
+mod device;
+#[path = "pair/keys.rs"]
+mod keys;
+#[path = "pair/stop.rs"]
+mod stop;
+#[path = "pair/stranger.rs"]
+mod stranger;
 #[path = "pair/support.rs"]
 mod support;
+#[path = "pair/wire.rs"]
+mod wire;
 
 use std::io::Write as _;
 
 use drqm_rpc::control::v1 as pb;
-use support::{Ca, LIMIT, Mounted, Site, gate, link, request, with_peer};
+use support::{Ca, Mounted, Site, gate, link, request, with_peer};
 
 const SMALL: u64 = 64 << 20;
 
@@ -155,52 +165,6 @@ async fn a_pair_synchronizes_switches_over_and_survives_a_killed_primary() {
         .await;
     one.until("in sync", |s| s.out_of_sync_bytes == 0).await;
     drop(mounted);
-}
-
-#[tokio::test]
-async fn a_peer_with_another_pairs_certificate_is_kept_out() {
-    let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
-    let (one_port, two_port) = (one.replication, two.replication);
-    one.configure(with_peer(request(SMALL, "ext4"), &Ca::new(), two_port))
-        .await
-        .unwrap();
-    two.configure(with_peer(request(SMALL, "ext4"), &Ca::new(), one_port))
-        .await
-        .unwrap();
-    for site in [&mut one, &mut two] {
-        site.until("kept out", |s| link(s) == pb::LinkState::AuthFailed)
-            .await;
-    }
-}
-
-#[tokio::test]
-async fn garbage_on_the_peer_port_costs_a_connection_and_nothing_else() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut site = Site::start("one").await;
-    site.configure(with_peer(request(SMALL, "ext4"), &Ca::new(), 1))
-        .await
-        .unwrap();
-    for garbage in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        &[0xff; 4096],
-        &[0x16, 3, 1, 255, 255],
-    ] {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", site.replication))
-            .await
-            .unwrap();
-        stream.write_all(garbage).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer))
-            .await
-            .unwrap();
-    }
-    site.state().await;
-    let metrics = site.admin("/metrics").await;
-    assert!(
-        metrics.contains("peer_connections_rejected_total 3"),
-        "{metrics}"
-    );
 }
 
 #[tokio::test]

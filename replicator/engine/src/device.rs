@@ -283,9 +283,15 @@ impl Engine {
     pub(crate) fn device_wakeup(&self) -> Option<Mono> {
         let superseded = self.sb.superseded_by != Epoch::NONE && self.sb.role == Role::Primary;
         let closes = superseded && self.device.serves() && self.device.state != State::Closing;
-        let waits = self.device.waits_until.filter(|_| !self.link.is_comparing());
+        let waits = self
+            .device
+            .waits_until
+            .filter(|_| !self.link.is_comparing());
         let failed = self.sb.role == Role::Primary && self.device.state == State::Failed;
         let reopens = (failed && !self.stopping).then_some(self.device.retry_open);
-        closes.then_some(self.device.retry_close).or(reopens).or(waits)
+        closes
+            .then_some(self.device.retry_close)
+            .or(reopens)
+            .or(waits)
     }
 }

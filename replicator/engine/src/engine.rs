@@ -20,7 +20,7 @@ use crate::command::{Command, Identity, Refusal};
 use crate::compare::SentCompletion;
 use crate::device::Device;
 use crate::event::{Event, IoError};
-use crate::ids::{CommandId, JobId, NodeId, ResyncId, RunId, Seq, VolumeId};
+use crate::ids::{CommandId, JobId, NodeId, ResyncId, RunId, Seq, SessionId, VolumeId};
 use crate::link::Link;
 use crate::marks::Marks;
 use crate::meta::codec::{Reader, Writer};
@@ -93,10 +93,12 @@ pub(crate) enum AfterFlush {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterPages {
     Evict,
-    UnionStored,
+    /// For the session that it was stored for.
+    UnionStored(Option<SessionId>),
     Demote,
     Stop,
     Voided,
+    Cleared,
 }
 
 /// The transaction with nobody in it that ends a run.
@@ -518,7 +520,10 @@ impl Engine {
                 Then::ResyncReady(id) => self.resync_marked(id, out),
                 Then::SendCompletion(id) => self.send_completion(id, out),
                 Then::Adopted(id) => self.adoption_durable(id, out),
-                Then::ClearBase => self.marks.completed(),
+                Then::ClearBase => {
+                    self.marks.completed();
+                    self.store_pages(AfterPages::Cleared);
+                }
                 Then::SendDecision => self.decision_durable(out),
                 Then::PublishDevice => self.publish_device(out),
                 Then::Stop => out.push(Effect::Stopped),
@@ -559,13 +564,14 @@ impl Engine {
         for then in std::mem::take(&mut self.pages.running) {
             match then {
                 AfterPages::Evict => self.evict(out),
-                AfterPages::UnionStored => self.union_stored(out),
+                AfterPages::UnionStored(session) => self.union_stored(session, out),
                 AfterPages::Demote => self.demotion_stored(),
                 AfterPages::Stop => self.stop_stored(),
                 AfterPages::Voided => {
                     self.sb.bits_void = false;
                     self.persist(Then::Nothing);
                 }
+                AfterPages::Cleared => {}
             }
         }
     }
@@ -605,7 +611,9 @@ impl Engine {
         // flush. The room is found in the next round.
         let used = self.activity.used_since(&victims, since)
             || victims.iter().any(|e| self.guest.uses_extent(*e));
-        if !used && self.emptying == Emptying::No && !self.activity.is_under_way() {
+        // Pages that are still void on disk hold nothing for a victim.
+        let stays = used || self.sb.bits_void || !self.is_persisted();
+        if !stays && self.emptying == Emptying::No && !self.activity.is_under_way() {
             self.begin_transaction(&victims, out);
         }
     }

@@ -8,24 +8,29 @@
 //! While the two sides compare (Preparing, Comparing), guest writes and role changes wait: the states
 //! that the decision is made from must not move under it.
 //!
-//! Does not live here: the decision ([`crate::compare`]), copies ([`crate::resync`]).
+//! Lives here: the session and what is known of the peer, dispatch of frames; below, the handshake and
+//! the heartbeat. Does not live here: the decision ([`crate::compare`]), copies ([`crate::resync`]).
+
+mod handshake;
+mod news;
 
 use crate::command::Refusal;
-use crate::compare::{self, Decision, Disk, Facts};
+use crate::compare::{Decision, Disk, Facts};
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::event::LinkFault;
 use crate::frame::{Frame, PeerHello, PeerReport};
-use crate::ids::{CommandId, Epoch, SessionId};
+use crate::ids::{CommandId, SessionId};
 use crate::marks::chunks_of;
 use crate::resync::{Copy, Source, Target};
 use crate::role::Role;
-use crate::settings::{
-    CHUNK_SHIFT, HANDSHAKE_LIMIT, HEARTBEAT, HEARTBEAT_LOST, Mode, PROGRESS_LOST,
-};
-use crate::superblock::Then;
+use crate::settings::{HANDSHAKE_LIMIT, HEARTBEAT, HEARTBEAT_LOST, Mode};
 use crate::time::{Mono, Wall};
 use crate::write_path::Route;
+
+/// So many sessions in a row that end before they are joined are as good as no session: the peer's
+/// disk has failed, or it does not get through its handshake.
+const UNJOINED_MAX: u32 = 3;
 
 /// What the two sides have joined for.
 pub(crate) enum Join {
@@ -83,6 +88,8 @@ pub(crate) struct Link {
     pub(crate) rtt_micros: u64,
     /// Commands that wait for news of the peer.
     waiting: Vec<CommandId>,
+    /// Sessions in a row that ended before the two sides had joined.
+    unjoined: u32,
 }
 
 impl Link {
@@ -96,6 +103,10 @@ impl Link {
 
     pub(crate) fn peer_node(&self) -> Option<crate::ids::NodeId> {
         self.session.as_ref().map(|s| s.hello.node)
+    }
+
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        self.session.as_ref().map(|s| s.id)
     }
 
     fn phase(&self) -> Option<&Phase> {
@@ -217,7 +228,9 @@ impl Engine {
         // Fence: what an old session still brings is nobody's any more.
         self.end_session(out);
         let now = self.now.mono;
-        self.link.down = None;
+        if self.link.unjoined < UNJOINED_MAX {
+            self.link.down = None;
+        }
         self.link.hello = Some(hello.clone());
         self.link.session = Some(Session {
             id,
@@ -295,6 +308,16 @@ impl Engine {
         self.link
             .waiting
             .extend(session.refreshes.into_iter().map(|(_, id)| id));
+        if matches!(session.phase, Phase::Joined(_)) {
+            self.link.unjoined = 0;
+        } else {
+            self.link.unjoined = self.link.unjoined.saturating_add(1);
+        }
+        if self.link.unjoined >= UNJOINED_MAX {
+            let why = "the peer answers, and completes no handshake";
+            self.link.down = Some(LinkFault::Lost(why.to_owned()));
+            self.answer_waiting(out);
+        }
         self.guest.locks.clear();
         self.writes_lost_session(out);
         self.replica.record_now();
@@ -357,7 +380,11 @@ impl Engine {
                 self.writes_arrived(writes, clock)
             }
             Frame::Ack { applied, durable } if self.link.is_joined() => {
-                if self.change.as_ref().is_some_and(crate::transition::Change::renumbers) {
+                if self
+                    .change
+                    .as_ref()
+                    .is_some_and(crate::transition::Change::renumbers)
+                {
                     // Of the stream before the new run: the peer learns of that with the confirmation.
                     Ok(())
                 } else if applied > self.guest.last_seq || durable > applied {
@@ -447,379 +474,6 @@ impl Engine {
     fn progress_heard(&mut self) {
         if let Some(s) = &mut self.link.session {
             s.progress = self.now.mono;
-        }
-    }
-
-    // === handshake ===
-
-    /// The durable facts as the connect table needs them.
-    pub(crate) fn facts(&self) -> Facts {
-        Facts {
-            volume: self.sb.volume,
-            node: self.identity.node,
-            size: self.identity.size,
-            chunk_shift: CHUNK_SHIFT,
-            mode: self.settings.mode,
-            queue_manager: self.settings.queue_manager.clone(),
-            role: self.sb.role,
-            disk: self.sb.disk,
-            lineage: self.sb.lineage.clone(),
-            base_index: self.sb.base_index,
-            full_dirty: self.sb.full_dirty,
-            grant: self.sb.grant,
-            crashed_primary: self.sb.crashed,
-            dirty: self.marks.base().count(),
-            dirty_after: self.marks.after_count(),
-            role_epoch: self.sb.role_epoch,
-            tail: self.guest.tail,
-            fork: self.sb.fork,
-            completion_sent: self.link_completion(),
-            adopted: self.sb.adopted,
-            sealed: self.sb.sealed,
-            run: self.run,
-            data: self.data(),
-        }
-    }
-
-    pub(crate) fn advance_link(&mut self, out: &mut Vec<Effect>) {
-        let ready = self.is_persisted()
-            && !self.sb.bits_void
-            && self.replica.is_settled()
-            && self.change.as_ref().is_none_or(|c| c.waits_for_join());
-        let now = self.now.mono;
-        let Some(s) = &mut self.link.session else {
-            return;
-        };
-        if matches!(s.phase, Phase::Preparing) && ready {
-            let mine = Box::new(self.facts());
-            let s = self.link.session.as_mut().expect("checked above");
-            s.phase = Phase::Comparing {
-                mine: mine.clone(),
-                decided: None,
-                sent: false,
-                heard: None,
-            };
-            self.send(Frame::State(mine), out);
-        }
-        self.decide(out);
-        let Some(s) = &self.link.session else { return };
-        let silent = now >= s.heard.after(HEARTBEAT_LOST);
-        let slow = !self.link.is_joined() && now >= s.opened.after(HANDSHAKE_LIMIT);
-        let outstanding = self.guest.is_outstanding() || self.resync_outstanding();
-        let stuck = outstanding && now >= s.progress.after(PROGRESS_LOST);
-        if silent || slow || stuck {
-            let reason = if silent {
-                "heartbeat lost"
-            } else {
-                "no progress"
-            };
-            return self.close_session(reason, out);
-        }
-        if !outstanding {
-            self.progress_heard();
-        }
-        self.heartbeat(out);
-    }
-
-    fn state_heard(&mut self, facts: Box<Facts>, out: &mut Vec<Effect>) -> Result<(), String> {
-        if self.link.is_joined() {
-            return Err("a second state".to_owned());
-        }
-        self.link.peer_size = facts.size;
-        self.link
-            .peer_queue_manager
-            .clone_from(&facts.queue_manager);
-        self.link.report = Some(PeerReport {
-            role: facts.role,
-            data: facts.data,
-            epoch: facts.lineage.first().copied().unwrap_or_default(),
-            sealed: facts.sealed,
-            mode: facts.mode,
-        });
-        if let Some(s) = &mut self.link.session {
-            s.theirs = Some(facts);
-        }
-        self.decide(out);
-        Ok(())
-    }
-
-    /// Once both states are known: decide, record what must be durable before the peer hears of it,
-    /// tell the peer.
-    fn decide(&mut self, out: &mut Vec<Effect>) {
-        let Some(s) = &mut self.link.session else {
-            return;
-        };
-        let (Phase::Comparing { mine, decided, .. }, Some(theirs)) = (&mut s.phase, &s.theirs)
-        else {
-            return;
-        };
-        if decided.is_some() {
-            return self.join_if_agreed(out);
-        }
-        let decision = compare::decide(mine, theirs);
-        *decided = Some(decision);
-        let head = theirs.lineage.first().copied().unwrap_or_default();
-        let arrived = compare::completion_arrived(mine, theirs);
-        let granted = compare::grant_used(mine, theirs);
-        self.record_meeting(decision, head, arrived, granted);
-        // Frozen before the peer hears that it may go on.
-        if decision == Decision::Superseded {
-            self.advance_writes(out);
-        }
-        self.persist(Then::SendDecision);
-    }
-
-    /// What the meeting itself changes durably.
-    fn record_meeting(&mut self, decision: Decision, head: Epoch, arrived: bool, granted: bool) {
-        if let Some(grant) = self.sb.grant.take()
-            && granted
-            && !self.sb.lineage.contains(&grant.epoch)
-        {
-            self.sb.bump(grant.epoch);
-            self.sb.peer_may_have_head = true;
-        }
-        if arrived {
-            self.forget_completion();
-            self.marks.completed();
-            self.peer_has_everything();
-        }
-        self.sb.parted_from = Epoch::NONE;
-        match decision {
-            Decision::InSync => self.peer_has_everything(),
-            Decision::Superseded => {
-                self.sb.superseded_by = head;
-                // What it held is at or below the peer's fork.
-                self.guest.tail = None;
-            }
-            Decision::Partitioned(_) => {
-                self.sb.parted_from = head;
-                if self.guest.tail.take().is_some() && self.sb.peer_may_have_head {
-                    // The tail is known to this process only; an epoch of its own outlives it.
-                    let own = Epoch(self.draw_id());
-                    self.sb.bump(own);
-                    self.sb.role_epoch = own;
-                }
-            }
-            Decision::AwaitFirstPrimary
-            | Decision::Source(_)
-            | Decision::Target(_)
-            | Decision::Superseding
-            | Decision::Refused(_) => {}
-        }
-    }
-
-    /// The peer is known to hold our head and everything that belongs to it.
-    pub(crate) fn peer_has_everything(&mut self) {
-        self.sb.base_index = 0;
-        self.sb.full_dirty = false;
-        self.sb.peer_may_have_head = true;
-        self.sb.crashed = false;
-        self.sb.fork = None;
-        if self.sb.superseded_by.is_none() {
-            self.sb.crashed_tail_bytes = 0;
-        }
-        self.guest.tail = None;
-    }
-
-    pub(crate) fn decision_durable(&mut self, out: &mut Vec<Effect>) {
-        let Some(s) = &mut self.link.session else {
-            return;
-        };
-        if let Phase::Comparing {
-            decided: Some(decision),
-            sent,
-            ..
-        } = &mut s.phase
-            && !*sent
-        {
-            *sent = true;
-            let frame = Frame::Decision(*decision);
-            self.send(frame, out);
-        }
-        self.join_if_agreed(out);
-    }
-
-    fn decision_heard(&mut self, theirs: Decision) -> Result<(), String> {
-        match self.link.session.as_mut().map(|s| &mut s.phase) {
-            Some(Phase::Comparing { heard, .. }) if heard.is_none() => *heard = Some(theirs),
-            Some(Phase::Preparing | Phase::Comparing { .. } | Phase::Joined(_)) | None => {
-                return Err("a decision out of turn".to_owned());
-            }
-        }
-        Ok(())
-    }
-
-    fn join_if_agreed(&mut self, out: &mut Vec<Effect>) {
-        let Some(s) = &mut self.link.session else {
-            return;
-        };
-        let Phase::Comparing {
-            decided: Some(mine),
-            sent: true,
-            heard: Some(theirs),
-            ..
-        } = &s.phase
-        else {
-            return;
-        };
-        let decision = *mine;
-        if *theirs != decision.mirrored() {
-            let what = format!("decision differs: {decision:?} here, {theirs:?} there");
-            return self.violation(&what, out);
-        }
-        s.progress = self.now.mono;
-        let facts = s.theirs.as_deref().expect("a decision needs both states");
-        let (their_head, their_run) = (
-            facts.lineage.first().copied().unwrap_or_default(),
-            facts.run,
-        );
-        let join = match decision {
-            Decision::AwaitFirstPrimary => Join::Idle,
-            Decision::InSync => Join::InOrder,
-            Decision::Source(extent) => Join::Source(self.begin_source(extent)),
-            Decision::Target(_) => Join::Target(Target::new(self.now.mono)),
-            Decision::Superseded
-            | Decision::Superseding
-            | Decision::Partitioned(_)
-            | Decision::Refused(_) => Join::Blocked(decision),
-        };
-        if self.sb.role == Role::Secondary {
-            let epoch = if their_head.is_none() {
-                self.sb.head()
-            } else {
-                their_head
-            };
-            self.replica
-                .begin(epoch, their_run, decision == Decision::InSync);
-        }
-        self.link.set_join(join);
-        self.joined(decision, out);
-    }
-
-    fn joined(&mut self, decision: Decision, out: &mut Vec<Effect>) {
-        if matches!(decision, Decision::Target(_)) {
-            self.send_own_bits(out);
-        }
-        self.meeting_ended(decision);
-        self.ping(out);
-        for id in std::mem::take(&mut self.link.waiting) {
-            self.refresh(id, out);
-        }
-        self.complete_ready(out);
-    }
-
-    // === heartbeat, news ===
-
-    fn heartbeat(&mut self, out: &mut Vec<Effect>) {
-        let due = self
-            .link
-            .session
-            .as_ref()
-            .is_some_and(|s| self.now.mono >= s.pinged.after(HEARTBEAT));
-        if due && self.link.is_joined() {
-            self.ping(out);
-        }
-    }
-
-    fn ping(&mut self, out: &mut Vec<Effect>) -> u64 {
-        let sends = self.sb.role == Role::Primary && !self.link.is_comparing();
-        let clock = if sends {
-            self.primary_clock()
-        } else {
-            Default::default()
-        };
-        let (report, sync_done_chunks) = (self.own_report(), self.sync_done_chunks());
-        let Some(s) = &mut self.link.session else {
-            return 0;
-        };
-        s.nonce += 1;
-        s.pinged = self.now.mono;
-        let nonce = s.nonce;
-        s.ping_sent = Some((nonce, self.now.mono));
-        self.send(
-            Frame::Ping {
-                nonce,
-                clock,
-                report,
-                sync_done_chunks,
-            },
-            out,
-        );
-        nonce
-    }
-
-    fn pong_heard(&mut self, nonce: u64, out: &mut Vec<Effect>) {
-        let Some(s) = &mut self.link.session else {
-            return;
-        };
-        if let Some((sent, at)) = s.ping_sent
-            && sent == nonce
-        {
-            self.link.rtt_micros = self.now.mono.0.saturating_sub(at.0);
-            s.ping_sent = None;
-        }
-        s.refreshes.retain(|(asked, id)| {
-            let done = *asked <= nonce;
-            if done {
-                out.push(Effect::Answer {
-                    id: *id,
-                    result: Ok(()),
-                });
-            }
-            !done
-        });
-    }
-
-    /// Answer `id` once there is news of the peer that is newer than now, or the link is down.
-    pub(crate) fn refresh(&mut self, id: CommandId, out: &mut Vec<Effect>) {
-        if !self.settings.has_peer {
-            return out.push(Effect::Answer { id, result: Ok(()) });
-        }
-        if self.link.is_joined() {
-            let nonce = self.ping(out);
-            if let Some(s) = &mut self.link.session {
-                s.refreshes.push((nonce, id));
-            }
-            return;
-        }
-        self.link.waiting.push(id);
-        if self.link.session.is_none() {
-            out.push(Effect::DialNow);
-        }
-    }
-
-    fn answer_waiting(&mut self, out: &mut Vec<Effect>) {
-        for id in std::mem::take(&mut self.link.waiting) {
-            out.push(Effect::Answer { id, result: Ok(()) });
-        }
-    }
-
-    /// Tells the peer when our own summary has changed.
-    pub(crate) fn announce(&mut self, out: &mut Vec<Effect>) {
-        if self.link.is_joined() {
-            let report = self.own_report();
-            self.send(Frame::Report(report), out);
-        }
-    }
-
-    pub(crate) fn own_report(&self) -> PeerReport {
-        PeerReport {
-            role: self.sb.role,
-            data: self.data(),
-            epoch: self.sb.head(),
-            sealed: self.sb.sealed,
-            mode: self.settings.mode,
-        }
-    }
-
-    /// What is true of writes on this session.
-    pub(crate) fn effective_mode(&self) -> Mode {
-        match self.link.join() {
-            Some(Join::InOrder) => self.settings.mode,
-            Some(Join::Source(s)) if s.is_completion_sent() => self.settings.mode,
-            Some(Join::Idle | Join::Source(_) | Join::Target(_) | Join::Blocked(_)) | None => {
-                Mode::Asynchronous
-            }
         }
     }
 

@@ -360,8 +360,7 @@ impl Engine {
         let due = self.now.mono >= r.last_flush.after(OWN_FLUSH_INTERVAL);
         let ending = idle && !self.link.is_present();
         let wanted = ending || r.record_due && idle || self.wants_durable();
-        let own = r.durable < r.applied
-            && (r.unflushed_bytes >= OWN_FLUSH_BYTES || due || wanted);
+        let own = r.durable < r.applied && (r.unflushed_bytes >= OWN_FLUSH_BYTES || due || wanted);
         let reached = r.reached;
         if let Some(upto) = mark.or_else(|| own.then_some(r.applied)) {
             self.replica.durability = Durability::Flushing { upto, reached };

@@ -26,7 +26,7 @@ use crate::effect::Effect;
 use crate::engine::{AfterPages, Engine, Job};
 use crate::event::IoError;
 use crate::frame::{Frame, Payload, WireWrite};
-use crate::ids::{Epoch, ResyncId, Seq, VolumeId};
+use crate::ids::{Epoch, ResyncId, Seq, SessionId, VolumeId};
 use crate::link::Join;
 use crate::marks::Bitmap;
 use crate::role::Role;
@@ -232,15 +232,16 @@ impl Engine {
         } else if stores && union {
             self.add_runs(runs)?;
             self.target().expect("checked above").stored = true;
-            self.store_pages(AfterPages::UnionStored);
+            let session = self.link.session_id();
+            self.store_pages(AfterPages::UnionStored(session));
             Ok(())
         } else {
             Err("a bitmap out of turn".to_owned())
         }
     }
 
-    pub(crate) fn union_stored(&mut self, out: &mut Vec<Effect>) {
-        if self.link.is_target() {
+    pub(crate) fn union_stored(&mut self, session: Option<SessionId>, out: &mut Vec<Effect>) {
+        if self.link.is_target() && self.link.session_id() == session {
             self.send(Frame::BitmapStored, out);
         }
     }

@@ -9,7 +9,7 @@
 use crate::command::{Initialize, JudgedRequest, Refusal};
 use crate::compare::{Decision, Disk, Grant};
 use crate::effect::Effect;
-use crate::engine::{AfterFlush, Engine};
+use crate::engine::{AfterFlush, AfterPages, Engine};
 use crate::event::Holder;
 use crate::frame::Frame;
 use crate::ids::{CommandId, Epoch, RunId, VolumeId};
@@ -221,8 +221,19 @@ impl Engine {
         }
     }
 
-    /// Takes the next step that has become possible, or gives up.
+    /// Takes every step that has become possible, or gives up. One step often makes the next possible at
+    /// once; nothing else would come by to take it.
     pub(crate) fn advance_change(&mut self, out: &mut Vec<Effect>) {
+        loop {
+            let before = self.stage();
+            self.take_step(out);
+            if self.stage().is_none() || self.stage() == before {
+                return;
+            }
+        }
+    }
+
+    fn take_step(&mut self, out: &mut Vec<Effect>) {
         let Some(change) = &self.change else { return };
         if change.has_deadline() && self.now.mono >= change.deadline {
             return self.change_timed_out(out);
@@ -265,7 +276,10 @@ impl Engine {
             // The role is durable here; the peer learns it at the next handshake.
             Some(Stage::Confirming(_)) => self.compare_again("a promotion was not confirmed", out),
             Some(Stage::Settling) => {
-                self.refuse_change(Refusal::TimedOut("what was received is not durable yet"), out);
+                self.refuse_change(
+                    Refusal::TimedOut("what was received is not durable yet"),
+                    out,
+                );
             }
             // What it did not take becomes dirty.
             Some(stage @ Stage::Draining { .. }) => {
@@ -432,15 +446,11 @@ impl Engine {
                     out,
                 );
             }
-            Some(Stage::AwaitJoin) => {
-                self.refuse_change(
-                    Refusal::TimedOut("the link was lost during the handshake"),
-                    out,
-                );
-            }
             Some(Stage::Confirming(_)) => self.promotion_done(out),
+            // Apart now: what the request allows decides.
             Some(
-                Stage::Settling
+                Stage::AwaitJoin
+                | Stage::Settling
                 | Stage::Flushing
                 | Stage::RecordingPrimary { .. }
                 | Stage::Closing
@@ -488,6 +498,9 @@ impl Engine {
             Some(Join::InOrder) => {
                 let to = self.link.peer_node().unwrap_or_default();
                 self.sb.grant = Some(Grant { epoch, to });
+                // The copies are equal: bits that an earlier copy left on disk must not come back
+                // beside a new Primary.
+                self.sb.bits_void |= self.marks.base().count() == 0;
                 if let Some(report) = &mut self.link.report {
                     report.role = Role::Primary;
                 }
@@ -500,6 +513,9 @@ impl Engine {
     }
 
     pub(crate) fn grant_durable(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        if self.sb.bits_void {
+            self.store_pages(AfterPages::Voided);
+        }
         if self.sb.grant.is_some_and(|g| g.epoch == epoch) {
             self.send(
                 Frame::PromoteAnswer {

@@ -45,19 +45,23 @@ impl AlignedBuf {
 
     /// An aligned copy.
     pub(crate) fn copy_of(from: &[u8]) -> Bytes {
-        let mut copy = Self::new(from.len());
-        copy.as_mut().copy_from_slice(from);
-        copy.freeze(0..from.len())
+        let mut bytes = Vec::with_capacity(from.len() + PAGE);
+        let start = (bytes.as_ptr() as usize).next_multiple_of(PAGE) - bytes.as_ptr() as usize;
+        // Stays where it is: the room is there.
+        bytes.resize(start, 0);
+        bytes.extend_from_slice(from);
+        Bytes::from(bytes).slice(start..)
     }
 }
 
 /// Whether direct I/O may use this memory at this place of a file.
 pub(crate) fn direct_fits(address: *const u8, offset: u64, len: usize) -> bool {
-    let page = PAGE as u64;
-    len > 0
-        && (address as usize).is_multiple_of(PAGE)
-        && offset.is_multiple_of(page)
-        && (len as u64).is_multiple_of(page)
+    (address as usize).is_multiple_of(PAGE) && place_fits(offset, len)
+}
+
+/// Whether direct I/O may use this place of a file, from memory that is aligned.
+pub(crate) fn place_fits(offset: u64, len: usize) -> bool {
+    len > 0 && offset.is_multiple_of(PAGE as u64) && len.is_multiple_of(PAGE)
 }
 
 #[cfg(test)]
@@ -73,6 +77,16 @@ mod tests {
                 0,
                 "{anchor}"
             );
+        }
+    }
+
+    #[test]
+    fn a_copy_is_aligned_and_equal() {
+        for len in [1, 512, 4096, 70_000] {
+            let source: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let copy = AlignedBuf::copy_of(&source);
+            assert!((copy.as_ptr() as usize).is_multiple_of(PAGE));
+            assert_eq!(copy, source);
         }
     }
 

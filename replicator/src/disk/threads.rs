@@ -8,6 +8,7 @@
 //! back before a direct request touches it, so that both ways see the same bytes.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::buffer::{AlignedBuf, direct_fits};
+use super::buffer::{AlignedBuf, direct_fits, place_fits};
 use super::{Disk, DiskJob, MetaJob};
 use crate::pool::VolumeFiles;
 
@@ -213,14 +214,10 @@ fn read(files: &VolumeFiles, offset: u64, len: usize) -> io::Result<Bytes> {
     Ok(buffer.freeze(0..len))
 }
 
-fn write(files: &VolumeFiles, offset: u64, data: &[u8], fua: bool) -> io::Result<()> {
-    let direct = files
-        .direct
-        .as_ref()
-        .filter(|_| direct_fits(data.as_ptr(), offset, data.len()));
-    let file = direct.unwrap_or(&files.data);
+fn write(files: &VolumeFiles, offset: u64, data: &Bytes, fua: bool) -> io::Result<()> {
+    let (file, data) = placed(files, offset, data);
     if !fua {
-        return file.write_all_at(data, offset);
+        return file.write_all_at(&data, offset);
     }
     let mut done = 0;
     while done < data.len() {
@@ -237,6 +234,16 @@ fn write(files: &VolumeFiles, offset: u64, data: &[u8], fua: bool) -> io::Result
         }
     }
     Ok(())
+}
+
+/// The way past the page cache if there is one. A peer's payload lies where HTTP/2 has put it, so
+/// that it is copied once; where there is no such way, never.
+fn placed<'a>(files: &'a VolumeFiles, offset: u64, data: &Bytes) -> (&'a File, Bytes) {
+    match &files.direct {
+        Some(direct) if direct_fits(data.as_ptr(), offset, data.len()) => (direct, data.clone()),
+        Some(direct) if place_fits(offset, data.len()) => (direct, AlignedBuf::copy_of(data)),
+        Some(_) | None => (&files.data, data.clone()),
+    }
 }
 
 fn zero(files: &VolumeFiles, offset: u64, len: u64) -> io::Result<()> {
@@ -329,6 +336,30 @@ mod tests {
             assert!(whole[512..1024].iter().all(|b| *b == number + 100));
             assert!(whole[1024..].iter().all(|b| *b == number));
         }
+    }
+
+    #[test]
+    fn a_payload_is_copied_only_for_direct_writes() {
+        let (_dir, mut files) = scratch_files(1 << 20);
+        let odd = Bytes::from(vec![7; 8192 + 13]).slice(13..);
+        let own = Some(files.data.try_clone().unwrap());
+        for (direct, offset, len, copied) in [
+            (own.as_ref(), 4096, 8192, true),
+            (own.as_ref(), 512, 8192, false),
+            (own.as_ref(), 4096, 512, false),
+            (None, 4096, 8192, false),
+        ] {
+            files.direct = direct.map(|f| f.try_clone().unwrap());
+            let data = odd.slice(..len);
+            let (file, placed) = placed(&files, offset, &data);
+            assert_eq!(placed, data);
+            assert_eq!(placed.as_ptr() != data.as_ptr(), copied);
+            assert_eq!(!std::ptr::eq(file, &raw const files.data), copied);
+        }
+        // Memory that is aligned already is used as it is.
+        let data = AlignedBuf::copy_of(&odd);
+        files.direct = own;
+        assert_eq!(placed(&files, 0, &data).1.as_ptr(), data.as_ptr());
     }
 
     #[test]

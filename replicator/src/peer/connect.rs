@@ -14,11 +14,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
+use super::names::resolve;
 use super::session::{Outbound, Wire, outgoing};
 use super::{LinkSettings, Security, fault_of};
 
-/// Name, socket and TLS together. A WAN round trip is 100 ms; four of them and a slow resolver fit.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// All sockets of an address, then TLS, then HTTP/2, each. A WAN round trip is 100 ms, and the kernel
+/// repeats a lost SYN after one second. A promotion with the other site gone waits this long.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The kernel gives a connection up when sent data stay unacknowledged this long; the engine has
 /// declared it lost by then.
@@ -34,10 +36,9 @@ pub(super) const HTTP2_KEEPALIVE: Duration = Duration::from_secs(10);
 ///
 /// Cancel safe: dropping the future closes what was opened.
 pub(super) async fn dial(address: &str, settings: &LinkSettings) -> Result<Wire, LinkFault> {
-    let tcp = timeout(CONNECT_LIMIT, connect(address, settings.local_address))
+    let tcp = connect(address, settings.local_address)
         .await
-        .map_err(|_| LinkFault::Lost(format!("{address}: no answer in {CONNECT_LIMIT:?}")))?
-        .map_err(|e| LinkFault::Lost(format!("{address}: {e}")))?;
+        .map_err(LinkFault::Lost)?;
     match &settings.security {
         Security::None => Err(LinkFault::AuthFailed("no keys for this pair".to_owned())),
         Security::Tls(keys) => {
@@ -62,37 +63,34 @@ fn named(address: &str, fault: LinkFault) -> LinkFault {
     }
 }
 
-async fn connect(address: &str, local: Option<IpAddr>) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
-    for target in resolve(address).await? {
-        let socket = if target.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
+async fn connect(address: &str, local: Option<IpAddr>) -> Result<TcpStream, String> {
+    let targets = resolve(address, local).await?;
+    // A target that swallows packets leaves time for the next.
+    let limit = CONNECT_LIMIT / u32::try_from(targets.len().max(1)).unwrap_or(1);
+    let mut last =
+        "the name has no address that spec.replication.localAddress can reach".to_owned();
+    for target in targets {
+        last = match timeout(limit, connect_to(target, local)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer in {limit:?}"),
         };
-        if let Some(local) = local.filter(|l| l.is_ipv4() == target.is_ipv4()) {
-            socket.bind(SocketAddr::new(local, 0))?;
-        }
-        match socket.connect(target).await {
-            Ok(stream) => {
-                prepare(&stream)?;
-                return Ok(stream);
-            }
-            Err(e) => last = e,
-        }
     }
-    Err(last)
+    Err(format!("{address}: {last}"))
 }
 
-async fn resolve(address: &str) -> std::io::Result<Vec<SocketAddr>> {
-    if let Ok(literal) = address.parse() {
-        return Ok(vec![literal]);
+async fn connect_to(target: SocketAddr, local: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = if target.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(local) = local.filter(|l| l.is_ipv4() == target.is_ipv4()) {
+        socket.bind(SocketAddr::new(local, 0))?;
     }
-    let address = address.to_owned();
-    let looked_up = tokio::task::spawn_blocking(move || {
-        std::net::ToSocketAddrs::to_socket_addrs(address.as_str()).map(Iterator::collect)
-    });
-    looked_up.await.map_err(std::io::Error::other)?
+    let stream = socket.connect(target).await?;
+    prepare(&stream)?;
+    Ok(stream)
 }
 
 /// Options of every peer connection, dialled or accepted.

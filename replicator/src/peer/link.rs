@@ -32,7 +32,7 @@ const SHORT_LIVED: Duration = Duration::from_secs(2);
 /// A peer that declines this many rounds in a row is not just busy with another connection.
 const DECLINED_ROUNDS: u32 = 3;
 
-/// How long an inbound TLS failure explains why our own dials fail.
+/// How long a refused inbound connection explains why our own dials fail.
 const INBOUND_FAILURE_AGE: Duration = Duration::from_secs(30);
 
 /// Accepted connections that wait for their Hello at once.
@@ -95,15 +95,13 @@ pub(crate) struct Link {
     sessions: JoinSet<Ended>,
     /// One round over all addresses at most.
     dials: JoinSet<Result<Greeted, NoHello>>,
-    accepts: JoinSet<Option<Greeted>>,
+    accepts: JoinSet<Result<Greeted, NoHello>>,
     /// The dial under way has a connection and waits for Hello.
     greeting: Arc<AtomicBool>,
     backoff: Duration,
     next_dial: Instant,
-    /// A fresh round was asked for while one was under way.
-    again: bool,
     declined: u32,
-    inbound_failure: Option<(String, Instant)>,
+    inbound_failure: Option<(LinkFault, Instant)>,
     last_session: u64,
 }
 
@@ -126,7 +124,6 @@ impl Link {
             greeting: Arc::default(),
             backoff: BACKOFF_MIN,
             next_dial: Instant::now(),
-            again: false,
             declined: 0,
             inbound_failure: None,
             last_session: 0,
@@ -151,7 +148,11 @@ impl Link {
                     Ok(Err(why)) => self.dial_failed(why).await,
                     Err(_) => {}
                 },
-                Some(Ok(Some((wire, said)))) = self.accepts.join_next() => self.accepted(wire, said).await,
+                Some(result) = self.accepts.join_next() => match result {
+                    Ok(Ok((wire, said))) => self.accepted(wire, said).await,
+                    Ok(Err(why)) => self.refused(why),
+                    Err(_) => {}
+                },
                 Some(arrival) = inbound.recv() => self.arrived(arrival),
                 () = sleep_until(self.next_dial), if may_dial => self.start_round(),
             }
@@ -170,6 +171,10 @@ impl Link {
         !self.settings.addresses.is_empty() && self.settings.security != Security::None
     }
 
+    fn accepts(&self) -> bool {
+        self.settings.has_peer && self.settings.security != Security::None
+    }
+
     fn may_dial(&self) -> bool {
         self.current.is_none() && self.dials.is_empty() && self.reachable()
     }
@@ -177,7 +182,7 @@ impl Link {
     async fn obey(&mut self, order: LinkOrder) {
         match order {
             LinkOrder::DialNow => {
-                self.again = !self.dials.is_empty();
+                // A round under way ends after this order: its outcome is news enough.
                 self.next_dial = Instant::now();
                 self.backoff = BACKOFF_MIN;
                 if !self.reachable() {
@@ -204,7 +209,6 @@ impl Link {
     }
 
     fn start_round(&mut self) {
-        self.again = false;
         self.greeting.store(false, Ordering::Relaxed);
         let (settings, own) = (self.settings.clone(), self.own.clone());
         let greeting = self.greeting.clone();
@@ -244,9 +248,9 @@ impl Link {
         let pause = self
             .backoff
             .mul_f64(0.5 + fraction(crate::entropy::random_u64()) / 2.0);
-        self.next_dial = Instant::now() + if self.again { Duration::ZERO } else { pause };
+        self.next_dial = Instant::now() + pause;
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        if self.current.is_some() || self.again {
+        if self.current.is_some() {
             return;
         }
         let fault = match why {
@@ -267,8 +271,8 @@ impl Link {
 
     fn with_inbound_failure(&self, fault: LinkFault) -> LinkFault {
         match (&fault, &self.inbound_failure) {
-            (LinkFault::Lost(_), Some((text, at))) if at.elapsed() < INBOUND_FAILURE_AGE => {
-                LinkFault::AuthFailed(text.clone())
+            (LinkFault::Lost(_), Some((inbound, at))) if at.elapsed() < INBOUND_FAILURE_AGE => {
+                inbound.clone()
             }
             (_, _) => fault,
         }
@@ -278,25 +282,34 @@ impl Link {
         match arrival {
             Inbound::AuthFailed(text) => {
                 tracing::warn!(%text, "a connection under this pair's name failed TLS");
-                self.inbound_failure = Some((text, Instant::now()));
+                self.inbound_failure = Some((LinkFault::AuthFailed(text), Instant::now()));
             }
-            Inbound::Stream(_) if self.accepts.len() >= PENDING_ACCEPTS || !self.reachable() => {}
+            Inbound::Stream(_) if self.accepts.len() >= PENDING_ACCEPTS || !self.accepts() => {}
             Inbound::Stream(mut wire) => {
                 let own = self.own.clone();
                 self.accepts.spawn(async move {
                     match session::listen_hello(&mut wire, &own).await {
-                        Ok(said) => Some((*wire, said)),
+                        Ok(said) => Ok((*wire, said)),
                         Err(why) => {
                             tracing::info!(remote = wire.remote, ?why, "connection refused");
-                            if matches!(why, NoHello::Fault(LinkFault::Violation(_))) {
-                                crate::metrics::METRICS.violations.inc();
-                            }
                             session::refuse(&wire, &own, &why).await;
-                            None
+                            Err(why)
                         }
                     }
                 });
             }
+        }
+    }
+
+    fn refused(&mut self, why: NoHello) {
+        match why {
+            NoHello::Fault(LinkFault::Violation(_)) => {
+                crate::metrics::METRICS.violations.inc();
+            }
+            NoHello::Fault(mismatch @ LinkFault::ProtocolMismatch(_)) => {
+                self.inbound_failure = Some((mismatch, Instant::now()));
+            }
+            NoHello::Fault(LinkFault::Lost(_) | LinkFault::AuthFailed(_)) | NoHello::Declined => {}
         }
     }
 

@@ -152,9 +152,8 @@ impl Acceptor {
                             handshakes.spawn(handshake(tcp, remote, port, routes, ready));
                         }
                         Err(error) => {
-                            // Out of descriptors: the next try must not spin.
                             tracing::warn!(%error, "accept failed");
-                            tokio::time::sleep(Duration::from_millis(100)).await;
+                            pause_after_failure().await;
                         }
                     },
                     Some(_) = handshakes.join_next() => {}
@@ -268,4 +267,8 @@ impl Replication for Service {
         handed.map_err(|_| Status::unavailable("too many connections of this pair"))?;
         Ok(Response::new(Box::pin(stream.map(Ok))))
     }
+}
+/// Out of descriptors: the next try must not spin.
+async fn pause_after_failure() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }

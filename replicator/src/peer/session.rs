@@ -230,7 +230,11 @@ pub(super) async fn listen_hello(wire: &mut Wire, own: &OwnHello) -> Result<Peer
     let first = timeout(HELLO_LIMIT, wire.inbound.message())
         .await
         .map_err(|_| LinkFault::Lost(format!("{}: no Hello in {HELLO_LIMIT:?}", wire.remote)))?;
-    let hello = match first.map_err(|status| fault_of(&status))? {
+    let first = first.map_err(|status| match is_malformed(&status) {
+        true => LinkFault::Violation(status.message().to_owned()),
+        false => fault_of(&status),
+    });
+    let hello = match first? {
         Some(pb::Frame {
             body: Some(pb::frame::Body::Hello(hello)),
         }) => hello,

@@ -13,6 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// No step of a test takes longer on a machine that is busy with a build.
@@ -34,10 +35,17 @@ impl Ca {
         self.0.pem()
     }
 
-    /// Certificate and key of a name, valid for `days` from yesterday.
+    /// Certificate and key of a name.
     pub(crate) fn leaf(&self, name: &str) -> (String, String) {
+        self.leaf_until(name, 2100)
+    }
+
+    /// The same, valid to the end of a year.
+    pub(crate) fn leaf_until(&self, name: &str, year: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
         (
             params.signed_by(&key, &self.0).unwrap().pem(),
             key.serialize_pem(),
@@ -49,15 +57,17 @@ impl Ca {
 pub(crate) struct Site {
     pub(crate) dir: tempfile::TempDir,
     name: &'static str,
+    /// Devices are found again by it: no other site of this machine has it.
+    node: String,
     control_ca: Ca,
     pub(crate) replication: u16,
-    control: u16,
+    pub(crate) control: u16,
     metrics: u16,
     child: Option<Child>,
     pub(crate) client: Option<ControlClient<Channel>>,
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -79,6 +89,7 @@ impl Site {
         let mut site = Self {
             dir,
             name,
+            node: format!("{name}-{}-{replication}", std::process::id()),
             control_ca,
             replication,
             control,
@@ -99,10 +110,7 @@ impl Site {
             .open(self.dir.path().join("log"))
             .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_drqm-replicator"))
-            .args([
-                "--node-name",
-                &format!("{}-{}", self.name, std::process::id()),
-            ])
+            .args(["--node-name", &self.node])
             .arg("--state-dir")
             .arg(self.dir.path().join("state"))
             .args(["--replication-listen", &at(self.replication)])
@@ -257,6 +265,28 @@ impl Site {
             .refusal
     }
 
+    pub(crate) async fn heal(&mut self) -> pb::VolumeState {
+        let request = pb::HealDeviceRequest { volume: volume() };
+        let answer = self.client.as_mut().unwrap().heal_device(request).await;
+        answer
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.log()))
+            .into_inner()
+    }
+
+    /// The value of a counter.
+    pub(crate) async fn counter(&self, name: &str) -> u64 {
+        let metrics = self.admin("/metrics").await;
+        let value = metrics.lines().find_map(|line| {
+            line.strip_prefix("drqm_replicator_")?
+                .strip_prefix(name)?
+                .strip_prefix(' ')
+        });
+        value
+            .unwrap_or_else(|| panic!("{name}: {metrics}"))
+            .parse()
+            .unwrap()
+    }
+
     /// Body of a page of the admin port.
     pub(crate) async fn admin(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -284,6 +314,10 @@ impl Drop for Site {
             self.dir.path().join("state/run/ns_qm1"),
             rustix::mount::UnmountFlags::DETACH,
         );
+        // Nobody comes after this process who would find its device by the label.
+        if let Ok(device) = std::fs::read_link(self.device()) {
+            let _ = Command::new("losetup").arg("-d").arg(device).status();
+        }
     }
 }
 
@@ -309,7 +343,15 @@ pub(crate) fn request(size_bytes: u64, fs: &str) -> pb::ConfigureRequest {
 }
 
 pub(crate) fn with_peer(request: pb::ConfigureRequest, ca: &Ca, peer: u16) -> pb::ConfigureRequest {
-    let (certificate, key) = ca.leaf(PAIR_NAME);
+    with_leaf(request, ca, ca.leaf(PAIR_NAME), peer)
+}
+
+pub(crate) fn with_leaf(
+    request: pb::ConfigureRequest,
+    ca: &Ca,
+    (certificate, key): (String, String),
+    peer: u16,
+) -> pb::ConfigureRequest {
     pb::ConfigureRequest {
         peer: Some(pb::Peer {
             name: "other".into(),
@@ -323,6 +365,38 @@ pub(crate) fn with_peer(request: pb::ConfigureRequest, ca: &Ca, peer: u16) -> pb
             server_name: PAIR_NAME.into(),
         }),
         ..request
+    }
+}
+
+/// A pair whose first half is Primary with an open device, and whose second is in sync.
+pub(crate) async fn pair_in_sync(ca: &Ca) -> (Site, Site) {
+    let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
+    let (one_port, two_port) = (one.replication, two.replication);
+    one.configure(with_peer(request(64 << 20, "ext4"), ca, two_port))
+        .await
+        .unwrap();
+    two.configure(with_peer(request(64 << 20, "ext4"), ca, one_port))
+        .await
+        .unwrap();
+    for site in [&mut one, &mut two] {
+        site.until("linked", |s| link(s) == pb::LinkState::Connected)
+            .await;
+    }
+    assert_eq!(one.set_role(pb::Role::Primary, "", false).await, None);
+    one.until("open", |s| gate(s) == pb::Gate::Open).await;
+    until_normal(&mut one, &mut two).await;
+    (one, two)
+}
+
+/// Waits until both halves are connected and equal.
+pub(crate) async fn until_normal(one: &mut Site, two: &mut Site) {
+    for site in [one, two] {
+        site.until("normal", |s| {
+            link(s) == pb::LinkState::Connected
+                && s.data() == pb::Data::UpToDate
+                && s.out_of_sync_bytes == 0
+        })
+        .await;
     }
 }
 
@@ -341,29 +415,51 @@ pub(crate) fn link(state: &pb::VolumeState) -> pb::LinkState {
 }
 
 async fn connect(port: u16, ca: &Ca, identity: &(String, String)) -> anyhow::Result<Channel> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes())?)?;
-    let chain = vec![CertificateDer::from_pem_slice(identity.0.as_bytes())?];
-    let key = PrivateKeyDer::from_pem_slice(identity.1.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    const NAME: &str = "replicator.control.drqm.io";
+    let config = Arc::new(client_config(ca, Some(identity)));
     let service = tower::service_fn(move |_| {
-        let connector = connector.clone();
-        async move {
-            let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
-            let name =
-                ServerName::try_from("replicator.control.drqm.io").map_err(io::Error::other)?;
-            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
-        }
+        let config = config.clone();
+        async move { tls(port, config, NAME).await.map(TokioIo::new) }
     });
     Ok(Endpoint::from_static("http://replicator")
         .connect_with_connector(service)
         .await?)
+}
+
+/// A client that trusts `ca`, with a certificate of its own or none.
+pub(crate) fn client_config(ca: &Ca, identity: Option<&(String, String)>) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+/// A TLS connection to a port of loopback.
+pub(crate) async fn tls(
+    port: u16,
+    config: Arc<rustls::ClientConfig>,
+    name: &'static str,
+) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+    let name = ServerName::try_from(name).map_err(io::Error::other)?;
+    tokio_rustls::TlsConnector::from(config)
+        .connect(name, tcp)
+        .await
 }
 
 /// A file system mounted for the time of a test.

@@ -27,7 +27,10 @@ struct Block {
 
 impl Block {
     fn visible(&self) -> Option<&Page> {
-        self.cached.last().map(|v| &v.page).or(self.durable.as_ref())
+        self.cached
+            .last()
+            .map(|v| &v.page)
+            .or(self.durable.as_ref())
     }
 }
 
@@ -57,6 +60,9 @@ impl DataDisk {
         let write = self.writes;
         let mut done = 0;
         for (b, from, to) in pieces(offset, len) {
+            if data.is_none() && !self.blocks.contains_key(&b) {
+                continue;
+            }
             let block = self.blocks.entry(b).or_default();
             let mut page = block.visible().map_or([0; BLOCK as usize], |p| **p);
             match data {
@@ -79,7 +85,9 @@ impl DataDisk {
     /// The write is answered; a durable one is on the medium with it.
     pub(crate) fn answer(&mut self, write: u64, offset: u64, len: u64, durable: bool) {
         for (b, _, _) in pieces(offset, len) {
-            let block = self.blocks.entry(b).or_default();
+            let Some(block) = self.blocks.get_mut(&b) else {
+                continue;
+            };
             for v in block.cached.iter_mut().filter(|v| v.write == write) {
                 v.answered = true;
             }
@@ -106,7 +114,11 @@ impl DataDisk {
             for older in &mut block.cached[..at] {
                 patch(&mut older.page);
             }
-            patch(block.durable.get_or_insert_with(|| Rc::new([0; BLOCK as usize])));
+            patch(
+                block
+                    .durable
+                    .get_or_insert_with(|| Rc::new([0; BLOCK as usize])),
+            );
         }
     }
 
@@ -204,6 +216,13 @@ impl MetaDisk {
     pub(crate) fn end(&mut self, job: u64) {
         if let Some(n) = self.pending.iter().position(|(j, ..)| *j == job) {
             let (_, offset, data) = self.pending.remove(n);
+            self.put(offset, &data);
+        }
+    }
+
+    /// The process ended in order: what it had ordered reaches the medium.
+    pub(crate) fn settle(&mut self) {
+        for (_, offset, data) in std::mem::take(&mut self.pending) {
             self.put(offset, &data);
         }
     }

@@ -12,7 +12,9 @@ use crate::world::{Action, Device, MS, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Read { checked: bool },
+    Read {
+        checked: bool,
+    },
     /// Its number in the oracle's book.
     Write(u64),
     /// Every write that was completed when it was issued.
@@ -181,7 +183,7 @@ impl World {
         self.issue(n, Kind::Flush(upto), 0, 0, GuestRequest::Flush);
     }
 
-    fn forbidden(&mut self, n: usize) {
+    pub(crate) fn forbidden(&mut self, n: usize) {
         let request = GuestRequest::Zero {
             offset: 0,
             len: 4096,
@@ -257,14 +259,15 @@ impl World {
     }
 
     fn write_answered(&mut self, n: usize, write: u64, done: bool) {
-        let superseded = self
-            .report(n)
-            .is_some_and(|r| r.superseded_by.is_some() && r.role == drqm_engine::role::Role::Primary);
+        let superseded = self.report(n).is_some_and(|r| {
+            r.superseded_by.is_some() && r.role == drqm_engine::role::Role::Primary
+        });
         if done && superseded {
             self.fail(format!("node {n} is superseded and completes a write"));
         }
         let (wall, synchronous) = (self.clock(n).wall.0, self.states_synchronous(n));
-        self.oracle.write_answered(n, write, done, wall, synchronous);
+        self.oracle
+            .write_answered(n, write, done, wall, synchronous);
     }
 
     fn check_read(&mut self, n: usize, offset: u64, data: &[u8]) {

