@@ -126,6 +126,12 @@ impl Replica {
         self.epoch = epoch;
         self.run = run;
         self.trusted = trusted;
+        // What is on its way to disk speaks of the stream before: it moves no frontier of this one.
+        if let Durability::Flushing { upto, .. } | Durability::Recording { upto } =
+            &mut self.durability
+        {
+            *upto = Seq(0);
+        }
         self.anchored = false;
         self.received = Seq(0);
         self.applied = Seq(0);

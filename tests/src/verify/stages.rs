@@ -1,14 +1,16 @@
 //! The stages of `cargo verify`: what each one runs.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use drqm_lab::{Cache, Progress, Toolchain};
 
 use super::Log;
 use crate::build::cargo;
+use crate::process;
 use crate::repository;
 
 /// For anything that compiles, from nothing, on a slow machine.
@@ -182,6 +184,21 @@ fn helm(log: &Log) -> Result<()> {
                 .args(&arguments),
             QUICK,
         )?;
+    }
+    let whole = [
+        "template",
+        "drqm",
+        chart,
+        "-n",
+        "drqm-system",
+        "--include-crds",
+    ];
+    let rendered = process::run(helm().args(whole), QUICK)?;
+    let folder = repository::root().join("deploy");
+    let namespace = fs::read_to_string(folder.join("namespace.yaml"))?;
+    let kept = fs::read_to_string(folder.join("install.yaml"))?;
+    if kept != format!("{namespace}{}", rendered.stdout) {
+        bail!("deploy/install.yaml is not what the chart renders; deploy/README.md says how");
     }
     Ok(())
 }
