@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use drqm_lab::{Cache, Progress, Toolchain};
+use drqm_lab::{Cache, Progress, Toolchain, packages};
 
 use super::Log;
 use crate::build::cargo;
@@ -102,6 +102,8 @@ fn clippy(log: &Log) -> Result<()> {
 }
 
 fn unit(log: &Log) -> Result<()> {
+    // The replicator's tests make file systems and mount them.
+    packages::ensure(&Progress::silent())?;
     // Tests that bring clusters up are not among the default ones of their package.
     log.run(cargo().args(["test", "--workspace"]), COMPILE)
 }
