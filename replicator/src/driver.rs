@@ -152,7 +152,7 @@ impl<D: Disk> Driver<D> {
                 self.step(Event::Command { id, command });
             }
             DriverCommand::Report(answer) => {
-                let _ = answer.send(Box::new(self.engine.report(self.clock.now())));
+                let _ = answer.send(Box::new(self.engine.report()));
             }
             DriverCommand::Configure(settings) => self.step(Event::Configured(settings)),
             DriverCommand::Stop { drain: true } => self.stop(),
@@ -286,7 +286,7 @@ impl<D: Disk> Driver<D> {
 
     /// Tells the operator, and logs what changed.
     fn changed(&mut self) {
-        let report = self.engine.report(self.clock.now());
+        let report = self.engine.report();
         let line = format!(
             "{:?} {:?} gate {:?} link {:?}",
             report.role, report.data, report.gate, report.link

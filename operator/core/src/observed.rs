@@ -319,6 +319,14 @@ pub struct Judged {
     pub requested_at: Timestamp,
 }
 
+impl Judged {
+    /// Whether it asked for the same as a request for `role` with this `spec.promotion.requestId`.
+    #[must_use]
+    pub fn asks_for(&self, role: Role, request_id: &str) -> bool {
+        self.role == role && self.request_id == request_id
+    }
+}
+
 /// A change of role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {

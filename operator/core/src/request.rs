@@ -88,7 +88,7 @@ pub fn standing<'a>(valid: &Valid, volume: &'a Volume) -> Standing<'a> {
             Standing::New
         };
     }
-    let same = judged.role == valid.role && judged.request_id == valid.request_id;
+    let same = judged.asks_for(valid.role, &valid.request_id);
     if valid.generation < judged.generation || (valid.generation == judged.generation && !same) {
         Standing::Stale
     } else if same {

@@ -364,8 +364,7 @@ fn wants_peer_asked(object: &DrQueueManager, volume: &Volume) -> bool {
         .unwrap_or_default();
     let judged = volume.judged.as_ref().is_some_and(|judged| {
         Some(&judged.cr_uid) == object.metadata.uid.as_ref()
-            && judged.role == Role::Primary
-            && judged.request_id == request_id
+            && judged.asks_for(Role::Primary, request_id)
     });
     !judged
         && object.metadata.deletion_timestamp.is_none()

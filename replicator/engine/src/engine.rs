@@ -327,7 +327,7 @@ impl Engine {
                 self.session_opened(session, hello, remote, out);
             }
             Event::FrameReceived { session, frame } => self.frame_received(session, frame, out),
-            Event::SessionClosed { session, fault } => self.session_closed(session, fault, out),
+            Event::SessionClosed { session, .. } => self.session_closed(session, out),
             Event::DialFailed { fault } => self.dial_failed(fault, out),
             Event::Command { id, command } => self.command(id, command, out),
             Event::Configured(settings) => self.configured(settings),

@@ -251,17 +251,11 @@ impl Engine {
         }
     }
 
-    pub(crate) fn session_closed(
-        &mut self,
-        id: SessionId,
-        fault: LinkFault,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn session_closed(&mut self, id: SessionId, out: &mut Vec<Effect>) {
         if self.link.closing == Some(id) {
             self.link.closing = None;
         }
         if self.link.session.as_ref().is_some_and(|s| s.id == id) {
-            let _ = fault;
             self.end_session(out);
         }
     }
@@ -371,8 +365,7 @@ impl Engine {
                 self.report_heard(report);
                 Ok(())
             }
-            Frame::Bye { text } => {
-                let _ = text;
+            Frame::Bye { .. } => {
                 self.close_session("the peer ended the session", out);
                 Ok(())
             }

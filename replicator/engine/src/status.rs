@@ -8,7 +8,6 @@ use crate::link::Join;
 use crate::report::{Data, Gate, LinkReport, Report, SyncReport};
 use crate::role::Role;
 use crate::settings::CHUNK_SHIFT;
-use crate::time::Now;
 
 /// What a reconcile cares about: two equal digests need no notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +121,7 @@ impl Engine {
 
     /// Everything about this volume.
     #[must_use]
-    pub fn report(&self, now: Now) -> Report {
+    pub fn report(&self) -> Report {
         let bits = self.marks.base().count() << CHUNK_SHIFT;
         let parted = match self.link.blocked() {
             Some(Decision::Partitioned(Parted::Tail)) => {
@@ -155,7 +154,7 @@ impl Engine {
                 total: c.total.min(self.identity.size),
                 started: c.started,
             }),
-            recovery: self.recovery_report(now),
+            recovery: self.recovery_report(),
             gate: self.gate(),
             device_error: self.device.error.clone(),
             format_blocked: self.device.format_blocked,
@@ -182,8 +181,7 @@ impl Engine {
         dirty.saturating_sub(copied) + self.guest.window_bytes
     }
 
-    fn recovery_report(&self, now: Now) -> Option<crate::report::RecoveryReport> {
-        let _ = now;
+    fn recovery_report(&self) -> Option<crate::report::RecoveryReport> {
         (self.sb.role == Role::Secondary)
             .then_some(self.replica.recovery)
             .flatten()

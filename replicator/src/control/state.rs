@@ -185,7 +185,7 @@ fn describe_leftover(node: &Node, key: &VolumeKey) -> Option<pb::VolumeState> {
     match opened {
         Ok(engine) => {
             let state = convert::configured_state(key, &config);
-            let state = convert::with_report(state, &engine.report(now), &config, now, 0);
+            let state = convert::with_report(state, &engine.report(), &config, now, 0);
             Some(pb::VolumeState {
                 configured: false,
                 ..state

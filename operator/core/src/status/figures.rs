@@ -179,10 +179,8 @@ pub(super) fn volume(volume: &Volume) -> VolumeStatus {
     let has_device = matches!(volume.device.gate, Gate::Open | Gate::Dead);
     VolumeStatus {
         id: volume.volume_id.clone(),
-        device: has_device.then(|| volume.device.path.clone()).flatten(),
-        front_end: has_device
-            .then(|| volume.device.front_end.clone())
-            .flatten(),
+        device: volume.device.path.clone().filter(|_| has_device),
+        front_end: volume.device.front_end.clone().filter(|_| has_device),
     }
 }
 

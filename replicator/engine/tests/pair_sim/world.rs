@@ -219,8 +219,10 @@ impl World {
     }
 
     pub(crate) fn report(&self, n: usize) -> Option<Report> {
-        let now = self.clock(n);
-        self.nodes[n].engine.as_ref().map(|e| e.report(now))
+        self.nodes[n]
+            .engine
+            .as_ref()
+            .map(drqm_engine::Engine::report)
     }
 
     pub(crate) fn is_up(&self, n: usize) -> bool {
