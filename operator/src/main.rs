@@ -1,4 +1,4 @@
-//! The operator's entry: crypto provider, arguments, telemetry, run, exit code. Nothing else.
+//! The operator's entry: panics, crypto provider, arguments, telemetry, run, exit code. Nothing else.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use clap::Parser;
 use drqm_operator::{args::Args, runtime, telemetry};
 
 fn main() -> ExitCode {
+    telemetry::end_at_panics();
     // Before anything else: rustls refuses to choose between providers on its own.
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()

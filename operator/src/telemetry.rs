@@ -1,6 +1,6 @@
-//! Logging, and the one place that renders an error with its sources.
+//! Logging, the end at a panic, and the one place that renders an error with its sources.
 //!
-//! Lives here: the subscriber. Does not live here: metrics (`metrics`).
+//! Lives here: the subscriber, the panic hook. Does not live here: metrics (`metrics`).
 
 use std::{
     error::Error,
@@ -46,6 +46,16 @@ pub fn install(args: &LogArgs) {
     if let Some(error) = complaint {
         tracing::warn!(filter = args.filter, %error, "cannot read --log-filter; using info");
     }
+}
+
+/// From here on a panic on any thread or task ends the process: nothing goes on half-dead, and the
+/// pod's restart begins with what is in the cluster.
+pub fn end_at_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
 }
 
 /// An error and its sources, joined by `: `, cut at a character boundary.

@@ -1,13 +1,21 @@
 //! Local I/O of one volume behind one trait: orders in, the engine's events out.
 //!
-//! Lives here: the trait and the aligned buffers. Does not live here: acknowledgement rules, what a
-//! failure means (the engine decides). Implementation: [`threads`].
+//! Lives here: the trait, the choice of its implementation ([`threads`], [`inline`]) and the aligned
+//! buffers. Does not live here: acknowledgement rules, what a failure means (the engine decides).
 
 pub(crate) mod buffer;
-pub(crate) mod threads;
+mod calls;
+mod inline;
+mod threads;
+
+use std::io;
 
 use bytes::Bytes;
+use drqm_engine::Event;
 use drqm_engine::ids::JobId;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::pool::VolumeFiles;
 
 /// One order to the local files.
 #[derive(Debug)]
@@ -50,4 +58,20 @@ pub(crate) struct MetaJob {
 pub(crate) trait Disk: Send + 'static {
     fn submit(&self, job: DiskJob);
     fn write_meta(&self, job: MetaJob);
+}
+
+/// The way that suits the files. Answers go to `answers`, which never blocks: what is under way is
+/// bounded by the engine.
+///
+/// # Errors
+/// When the threads cannot be started.
+pub(crate) fn start(
+    files: VolumeFiles,
+    answers: UnboundedSender<Event>,
+) -> io::Result<Box<dyn Disk>> {
+    if files.is_in_memory()? {
+        Ok(Box::new(inline::InlineDisk::new(files, answers)))
+    } else {
+        Ok(Box::new(threads::ThreadDisk::start(files, answers)?))
+    }
 }

@@ -2,13 +2,18 @@
 //!
 //! Lives here: nothing but that loop; the volume's state is the engine's. No lock, and nothing is
 //! awaited while orders are performed: each goes to a queue for which the engine has a bound.
+//!
+//! A panic of the engine fences the volume: nothing that it had decided is performed, its session
+//! ends, and its I/O is held, not failed, until the process starts anew; as after a crash, the
+//! activity log covers what was under way.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use drqm_engine::command::{Command, Refusal};
+use drqm_engine::event::LinkFault;
 use drqm_engine::ids::{CommandId, GuestId, SessionId};
-use drqm_engine::report::Report;
+use drqm_engine::report::{Data, LinkReport, Report};
 use drqm_engine::settings::Settings;
 use drqm_engine::{Completion, Effect, Engine, Event, GuestRequest};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -28,6 +33,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A volume without anything to do looks up this often.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// Inputs of one kind that are taken in a row.
+const BATCH: usize = 32;
 
 /// What others ask of a volume.
 #[derive(Debug)]
@@ -55,19 +63,19 @@ pub(crate) struct Inputs {
 }
 
 /// Everything that orders go to.
-pub(crate) struct Ports<D> {
-    pub(crate) disk: D,
+pub(crate) struct Ports {
+    pub(crate) disk: Box<dyn Disk>,
     pub(crate) device: mpsc::UnboundedSender<DeviceOrder>,
     pub(crate) link: mpsc::UnboundedSender<LinkOrder>,
     pub(crate) notify: broadcast::Sender<VolumeKey>,
 }
 
 /// The loop's state: the engine, and where answers go.
-pub(crate) struct Driver<D> {
+pub(crate) struct Driver {
     key: VolumeKey,
     clock: Clock,
     engine: Engine,
-    ports: Ports<D>,
+    ports: Ports,
     effects: Vec<Effect>,
     guests: HashMap<GuestId, Reply>,
     last_guest: u64,
@@ -76,10 +84,12 @@ pub(crate) struct Driver<D> {
     stop_by: Option<Instant>,
     stopped: bool,
     logged: Option<String>,
+    /// What is reported since the engine panicked.
+    fenced: Option<Box<Report>>,
 }
 
-impl<D: Disk> Driver<D> {
-    pub(crate) fn new(key: VolumeKey, clock: Clock, engine: Engine, ports: Ports<D>) -> Self {
+impl Driver {
+    pub(crate) fn new(key: VolumeKey, clock: Clock, engine: Engine, ports: Ports) -> Self {
         Self {
             key,
             clock,
@@ -93,6 +103,7 @@ impl<D: Disk> Driver<D> {
             stop_by: None,
             stopped: false,
             logged: None,
+            fenced: None,
         }
     }
 
@@ -107,7 +118,7 @@ impl<D: Disk> Driver<D> {
             if tick.deadline() != due {
                 tick.as_mut().reset(due);
             }
-            let has_room = self.engine.has_room();
+            let has_room = self.has_room();
             // Rare sources first: none can be starved by the guest, whose input is last and gated by
             // room. Completions are bounded by what is under way, frames by the peer's window.
             tokio::select! {
@@ -118,16 +129,54 @@ impl<D: Disk> Driver<D> {
                     None => self.stop(),
                 },
                 () = &mut tick => self.ticked(),
-                Some(event) = inputs.completions.recv() => self.step(event),
-                Some(event) = inputs.link.recv() => self.linked(event),
-                Some(call) = inputs.guests.recv(), if has_room => self.guest(call),
+                Some(event) = inputs.completions.recv() => {
+                    self.step(event);
+                    self.take_completions(&mut inputs.completions);
+                }
+                Some(event) = inputs.link.recv() => {
+                    self.linked(event);
+                    self.take_completions(&mut inputs.completions);
+                }
+                Some(call) = inputs.guests.recv(), if has_room => {
+                    self.guest(call);
+                    self.take_guests(&mut inputs.guests);
+                }
             }
         }
         inputs.completions
     }
 
+    /// Completions that are there already, as many as may be before the others are looked at again.
+    fn take_completions(&mut self, completions: &mut mpsc::UnboundedReceiver<Event>) {
+        for _ in 0..BATCH {
+            let Ok(event) = completions.try_recv() else {
+                break;
+            };
+            self.step(event);
+        }
+    }
+
+    /// Requests that are there already, while there is room for them.
+    fn take_guests(&mut self, guests: &mut mpsc::Receiver<GuestCall>) {
+        for _ in 0..BATCH {
+            if !self.has_room() {
+                break;
+            }
+            let Ok(call) = guests.try_recv() else { break };
+            self.guest(call);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.fenced.is_none() && self.engine.has_room()
+    }
+
     fn wakeup(&self) -> Instant {
-        let engine = self.engine.next_wakeup().map(|at| self.clock.instant(at));
+        let due = match &self.fenced {
+            None => self.engine.next_wakeup(),
+            Some(_) => None,
+        };
+        let engine = due.map(|at| self.clock.instant(at));
         let next = engine.unwrap_or_else(|| Instant::now() + IDLE);
         self.stop_by.map_or(next, |stop| stop.min(next))
     }
@@ -152,7 +201,8 @@ impl<D: Disk> Driver<D> {
                 self.step(Event::Command { id, command });
             }
             DriverCommand::Report(answer) => {
-                let _ = answer.send(Box::new(self.engine.report()));
+                let report = self.fenced.clone();
+                let _ = answer.send(report.unwrap_or_else(|| Box::new(self.engine.report())));
             }
             DriverCommand::Configure(settings) => self.step(Event::Configured(settings)),
             DriverCommand::Stop { drain: true } => self.stop(),
@@ -161,7 +211,9 @@ impl<D: Disk> Driver<D> {
     }
 
     fn stop(&mut self) {
-        if self.stop_by.is_none() {
+        if self.fenced.is_some() {
+            self.stopped = true;
+        } else if self.stop_by.is_none() {
             self.stop_by = Some(Instant::now() + STOP_LIMIT);
             self.step(Event::StopRequested);
         }
@@ -206,12 +258,51 @@ impl<D: Disk> Driver<D> {
     }
 
     fn step(&mut self, event: Event) {
-        let mut effects = std::mem::take(&mut self.effects);
-        self.engine.step(self.clock.now(), event, &mut effects);
-        for effect in effects.drain(..) {
-            self.perform(effect);
+        if self.fenced.is_some() {
+            return self.end_what_waits();
         }
-        self.effects = effects;
+        let mut effects = std::mem::take(&mut self.effects);
+        let (engine, now) = (&mut self.engine, self.clock.now());
+        match crate::panics::caught(|| engine.step(now, event, &mut effects)) {
+            Ok(()) => {
+                for effect in effects.drain(..) {
+                    self.perform(effect);
+                }
+                self.effects = effects;
+            }
+            Err(text) => self.fence(&text),
+        }
+    }
+
+    fn fence(&mut self, text: &str) {
+        tracing::error!(volume = %self.key, panic = text, "the volume is fenced");
+        let error = format!(
+            "internal error: {text}; the volume is fenced, its I/O waits: restart this node's \
+             replicator pod to recover it, and report the error"
+        );
+        let mut report = match crate::panics::caught(|| self.engine.report()) {
+            Ok(report) => report,
+            // Nothing true could be said of this volume any more.
+            Err(_) => std::process::abort(),
+        };
+        report.data = Data::Failed;
+        report.link = LinkReport::Down(LinkFault::Lost("the volume is fenced".to_owned()));
+        report.error = error;
+        self.fenced = Some(Box::new(report));
+        self.end_what_waits();
+        let _ = self.ports.notify.send(self.key.clone());
+    }
+
+    /// Of a fenced volume: commands are refused, a session ends; requests of the device are held.
+    fn end_what_waits(&mut self) {
+        let Some(report) = &self.fenced else { return };
+        for answer in self.answers.drain().flat_map(|(_, answers)| answers) {
+            let _ = answer.send(Err(Refusal::DiskFailed(report.error.clone())));
+        }
+        if let Some((session, _)) = self.session.take() {
+            let reason = "this volume is fenced".to_owned();
+            self.link(LinkOrder::Close { session, reason });
+        }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -308,3 +399,6 @@ const fn kind(request: &GuestRequest) -> &'static str {
         GuestRequest::Flush => "flush",
     }
 }
+
+#[cfg(test)]
+mod tests;

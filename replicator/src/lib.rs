@@ -23,6 +23,7 @@ mod frontend;
 mod host;
 mod metrics;
 mod node;
+mod panics;
 mod peer;
 mod pool;
 mod runtime;
@@ -39,6 +40,7 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     use clap::Parser;
 
+    panics::install();
     let args = args::Args::parse();
     match args.command {
         // Before anything that could start a thread: a process with threads cannot change its

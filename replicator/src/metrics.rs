@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use drqm_engine::GuestRequest;
-use drqm_engine::report::{Gate, LinkReport, Report};
+use drqm_engine::report::{Data, Gate, LinkReport, Report};
 use drqm_engine::role::Role;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -99,7 +99,7 @@ struct Volumes(Vec<(VolumeKey, Box<Report>)>);
 
 type Value = fn(&Report) -> f64;
 
-const GAUGES: [(&str, &str, Value); 6] = [
+const GAUGES: [(&str, &str, Value); 7] = [
     ("volume_primary", "1 while the volume is Primary", |r| {
         f64::from(r.role == Role::Primary)
     }),
@@ -109,6 +109,11 @@ const GAUGES: [(&str, &str, Value); 6] = [
     ("volume_device_open", "1 while the device is there", |r| {
         f64::from(r.gate == Gate::Open)
     }),
+    (
+        "volume_failed",
+        "1 while the disk failed or the volume is fenced",
+        |r| f64::from(r.data == Data::Failed),
+    ),
     (
         "volume_out_of_sync_bytes",
         "Bytes that the peer may lack",

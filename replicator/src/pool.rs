@@ -102,7 +102,16 @@ pub(crate) struct VolumeFiles {
     pub(crate) size: u64,
 }
 
+/// What `statfs` calls a tmpfs (`linux/magic.h`).
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
 impl VolumeFiles {
+    /// Whether data and metadata live in memory, where no I/O waits for a device.
+    pub(crate) fn is_in_memory(&self) -> io::Result<bool> {
+        let [data, meta] = [&self.data, &self.meta].map(rustix::fs::fstatfs);
+        Ok([data?, meta?].iter().all(|fs| fs.f_type == TMPFS_MAGIC))
+    }
+
     /// The whole metadata file.
     pub(crate) fn read_meta(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.meta.metadata()?.len() as usize];

@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::disk::threads::ThreadDisk;
 use crate::driver::{Driver, DriverCommand, Inputs, Ports};
 use crate::frontend::device::{Device, DeviceStatus};
 use crate::frontend::{BlockExport, QUEUE};
@@ -139,7 +138,7 @@ pub(crate) fn start<E: BlockExport>(
     let (device_in, device_orders) = mpsc::unbounded_channel();
     let (inbound_in, inbound) = mpsc::channel(ARRIVALS);
 
-    let disk = ThreadDisk::start(files, completions_in.clone())?;
+    let disk = crate::disk::start(files, completions_in.clone())?;
     let device = Device::new(
         export.block,
         size,

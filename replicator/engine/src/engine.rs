@@ -10,9 +10,13 @@
 //! After every fact, [`Engine::advance`] lets each part do what has become possible. Parts look at
 //! the state, not at which fact came, so that a missed case shows as "not yet", never as "too early".
 
-use std::collections::{HashMap, VecDeque};
+mod durable;
+mod stop;
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
+use durable::{Emptying, Keeper, Pages};
 
 use crate::Effect;
 use crate::activity::ActivityLog;
@@ -99,33 +103,6 @@ pub(crate) enum AfterPages {
     Stop,
     Voided,
     Cleared,
-}
-
-/// The transaction with nobody in it that ends a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Emptying {
-    No,
-    Wanted,
-    UnderWay,
-}
-
-/// Superblock writes: at most one change set on its way.
-#[derive(Default)]
-struct Keeper {
-    seq: u64,
-    pending: Vec<Then>,
-    in_flight: Option<Vec<Then>>,
-    /// Ring B's block of the change set, until ring A's is durable: (offset, content).
-    copy: Option<(u64, Bytes)>,
-    copying: bool,
-}
-
-/// Page writes: at most one batch on its way, so that no page is written twice at once.
-#[derive(Default)]
-struct Pages {
-    left: usize,
-    running: Vec<AfterPages>,
-    waiting: VecDeque<AfterPages>,
 }
 
 /// 128-bit identifiers from a seed.
@@ -265,10 +242,7 @@ impl Engine {
             completion: None,
             fault: None,
             stopping: false,
-            keeper: Keeper {
-                seq,
-                ..Keeper::default()
-            },
+            keeper: Keeper::after(seq),
             pages: Pages::default(),
             jobs: HashMap::new(),
             next_job: 0,
@@ -444,7 +418,7 @@ impl Engine {
         }
         match job {
             Some(Job::Superblock) => self.superblock_written(out),
-            Some(Job::SuperblockCopy) => self.keeper.copying = false,
+            Some(Job::SuperblockCopy) => self.keeper.copied(),
             Some(Job::ReplicaPosition) => self.position_written(),
             Some(Job::ActivityLog) => self.activity_written(),
             Some(Job::Page) => self.page_written(out),
@@ -469,175 +443,7 @@ impl Engine {
         }
     }
 
-    // === superblock ===
-
-    /// The superblock has changed: write it, and do `then` when it is durable.
-    pub(crate) fn persist(&mut self, then: Then) {
-        self.keeper.pending.push(then);
-    }
-
-    /// Whether every change of the superblock is durable.
-    pub(crate) fn is_persisted(&self) -> bool {
-        self.keeper.pending.is_empty() && self.keeper.in_flight.is_none()
-    }
-
-    fn write_superblock(&mut self, out: &mut Vec<Effect>) {
-        let busy = self.keeper.in_flight.is_some() || self.keeper.copying;
-        if busy || self.keeper.pending.is_empty() || self.fault.is_some() {
-            return;
-        }
-        self.keeper.in_flight = Some(std::mem::take(&mut self.keeper.pending));
-        self.keeper.seq += 1;
-        let (seq, node) = (self.keeper.seq, self.identity.node);
-        let body = self.sb.encode();
-        let (a, b) = (RING_A + seq % RING_SLOTS, RING_B + seq % RING_SLOTS);
-        let job = self.job(Job::Superblock);
-        let data = meta::seal(Kind::Superblock, node, a, seq, &body);
-        out.push(Effect::WriteMeta {
-            job,
-            offset: a * BLOCK as u64,
-            data,
-        });
-        let copy = meta::seal(Kind::Superblock, node, b, seq, &body);
-        self.keeper.copy = Some((b * BLOCK as u64, copy));
-        self.keeper.copying = true;
-    }
-
-    fn superblock_written(&mut self, out: &mut Vec<Effect>) {
-        if let Some((offset, data)) = self.keeper.copy.take() {
-            let job = self.job(Job::SuperblockCopy);
-            out.push(Effect::WriteMeta { job, offset, data });
-        }
-        for then in self.keeper.in_flight.take().into_iter().flatten() {
-            match then {
-                Then::Nothing => {}
-                Then::ResumeWrites => self.bump_durable(out),
-                Then::BecamePrimary => self.became_primary(out),
-                Then::BecameSecondary => self.became_secondary(out),
-                Then::Answer(id) => out.push(Effect::Answer { id, result: Ok(()) }),
-                Then::Granted(epoch) => self.grant_durable(epoch, out),
-                Then::GrantAdopted(epoch) => self.grant_adopted(epoch, out),
-                Then::ResyncReady(id) => self.resync_marked(id, out),
-                Then::SendCompletion(id) => self.send_completion(id, out),
-                Then::Adopted(id) => self.adoption_durable(id, out),
-                Then::ClearBase => {
-                    self.marks.completed();
-                    self.store_pages(AfterPages::Cleared);
-                }
-                Then::SendDecision => self.decision_durable(out),
-                Then::PublishDevice => self.publish_device(out),
-                Then::Stop => out.push(Effect::Stopped),
-            }
-        }
-    }
-
-    // === bitmap pages ===
-
-    /// Write what differs from disk, and do `then` when it is durable.
-    pub(crate) fn store_pages(&mut self, then: AfterPages) {
-        self.pages.waiting.push_back(then);
-    }
-
-    fn write_pages(&mut self, out: &mut Vec<Effect>) {
-        while self.pages.left == 0 && !self.pages.waiting.is_empty() && self.fault.is_none() {
-            self.pages.running = self.pages.waiting.drain(..).collect();
-            let stale = self.marks.take_stale(self.identity.node);
-            self.pages.left = stale.len();
-            for (offset, data) in stale {
-                let job = self.job(Job::Page);
-                out.push(Effect::WriteMeta { job, offset, data });
-            }
-            if self.pages.left == 0 {
-                self.pages_durable(out);
-            }
-        }
-    }
-
-    fn page_written(&mut self, out: &mut Vec<Effect>) {
-        self.pages.left -= 1;
-        if self.pages.left == 0 {
-            self.pages_durable(out);
-        }
-    }
-
-    fn pages_durable(&mut self, out: &mut Vec<Effect>) {
-        for then in std::mem::take(&mut self.pages.running) {
-            match then {
-                AfterPages::Evict => self.evict(out),
-                AfterPages::UnionStored(session) => self.union_stored(session, out),
-                AfterPages::Demote => self.demotion_stored(),
-                AfterPages::Stop => self.stop_stored(),
-                AfterPages::Voided => {
-                    self.sb.bits_void = false;
-                    self.persist(Then::Nothing);
-                }
-                AfterPages::Cleared => {}
-            }
-        }
-    }
-
-    // === activity log ===
-
-    fn advance_activity(&mut self, out: &mut Vec<Effect>) {
-        if self.fault.is_some() || self.activity.is_under_way() {
-            return;
-        }
-        if self.emptying == Emptying::Wanted {
-            self.emptying = Emptying::UnderWay;
-            let (offset, data) = self.activity.begin_empty(self.identity.node);
-            let job = self.job(Job::ActivityLog);
-            return out.push(Effect::WriteMeta { job, offset, data });
-        }
-        if !self.activity.is_due() || self.evicting.is_some() {
-            return;
-        }
-        let Some(victims) = self.activity.victims(|e| self.guest.uses_extent(e)) else {
-            return;
-        };
-        if victims.is_empty() {
-            self.begin_transaction(&[], out);
-        } else {
-            // R-AL2: data durable, then bits durable, then they may leave.
-            self.evicting = Some((victims, self.activity.moment()));
-            self.flush_data(AfterFlush::Evict, out);
-        }
-    }
-
-    fn evict(&mut self, out: &mut Vec<Effect>) {
-        let Some((victims, since)) = self.evicting.take() else {
-            return;
-        };
-        // A victim that was used meanwhile stays, even if that write has ended: it came after the
-        // flush. The room is found in the next round.
-        let used = self.activity.used_since(&victims, since)
-            || victims.iter().any(|e| self.guest.uses_extent(*e));
-        // Pages that are still void on disk hold nothing for a victim.
-        let stays = used || self.sb.bits_void || !self.is_persisted();
-        if !stays && self.emptying == Emptying::No && !self.activity.is_under_way() {
-            self.begin_transaction(&victims, out);
-        }
-    }
-
-    fn begin_transaction(&mut self, victims: &[u64], out: &mut Vec<Effect>) {
-        let (offset, data) = self.activity.begin(self.identity.node, victims);
-        let job = self.job(Job::ActivityLog);
-        out.push(Effect::WriteMeta { job, offset, data });
-    }
-
-    /// Asks for a transaction with nobody in it; part of demotion and stop.
-    pub(crate) fn empty_activity(&mut self) {
-        self.emptying = Emptying::Wanted;
-    }
-
-    fn activity_written(&mut self) {
-        self.activity.ended();
-        if self.emptying == Emptying::UnderWay {
-            self.emptying = Emptying::No;
-            self.activity_emptied();
-        }
-    }
-
-    // === commands and stop ===
+    // === commands ===
 
     fn command(&mut self, id: CommandId, command: Command, out: &mut Vec<Effect>) {
         if let Some(what) = &self.fault
@@ -668,45 +474,6 @@ impl Engine {
 
     fn configured(&mut self, settings: Settings) {
         self.settings = settings;
-    }
-
-    fn advance_stop(&mut self, out: &mut Vec<Effect>) {
-        if self.stopping && self.link.is_present() {
-            self.close_session("this replicator stops", out);
-        }
-        if !self.stopping || self.device.stop_begun || self.link.is_present() {
-            return;
-        }
-        let settled = self.guest.is_settled() && self.replica.is_settled() && self.is_persisted();
-        if self.fault.is_some() {
-            self.device.stop_begun = true;
-            out.push(Effect::Stopped);
-        } else if settled && self.change.is_none() {
-            self.device.stop_begun = true;
-            self.flush_data(AfterFlush::Stop, out);
-        }
-    }
-
-    fn stop_stored(&mut self) {
-        self.device.stop_emptying = true;
-        self.empty_activity();
-    }
-
-    /// The empty transaction of a demotion or a stop is durable.
-    fn activity_emptied(&mut self) {
-        if self.device.stop_emptying {
-            self.device.stop_emptying = false;
-            self.sb.clean = true;
-            let tail = self.guest.tail.is_some() && self.sb.peer_may_have_head;
-            if tail && self.sb.role == Role::Primary {
-                let head = crate::ids::Epoch(self.draw_id());
-                self.sb.bump(head);
-                self.sb.role_epoch = head;
-            }
-            self.persist(Then::Stop);
-        } else {
-            self.demotion_emptied();
-        }
     }
 
     /// The volume's identity, once data exist.

@@ -288,8 +288,12 @@ impl Engine {
             let Some((offset, len)) = range(&entry.write.payload) else {
                 continue;
             };
+            // What a live write waits for never goes back in the stream, so the live ones behind it
+            // wait too; the copies among them have time.
+            if entry.write.dep_seq > applied {
+                break;
+            }
             if entry.progress == Progress::Waiting
-                && entry.write.dep_seq <= applied
                 && !unfinished
                     .iter()
                     .any(|(o, l)| *o < offset + len && offset < o + l)

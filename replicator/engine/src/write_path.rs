@@ -7,19 +7,19 @@
 //! Does not live here: the peer's side of a write ([`crate::replica`]), chunk copies
 //! ([`crate::resync`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod completion;
 
-use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::activity::extents_of;
 use crate::effect::{Completion, Effect};
 use crate::engine::{Engine, Job};
-use crate::event::{GuestRequest, IoError};
+use crate::event::GuestRequest;
 use crate::frame::{Frame, Payload, PrimaryClock, WireWrite};
 use crate::guard;
 use crate::ids::{Epoch, GuestId, JobId, Position, Seq};
 use crate::role::Role;
-use crate::settings::{Mode, WINDOW_BYTES, WINDOW_COUNT};
+use crate::settings::{WINDOW_BYTES, WINDOW_COUNT};
 use crate::superblock::Then;
 
 /// Zeros are taken in pieces of this size, so that one discard of a whole disk does not need more
@@ -68,6 +68,8 @@ pub(crate) struct WritePath {
     parked: VecDeque<(GuestId, GuestRequest)>,
     pieces: HashMap<GuestId, Pieces>,
     writes: BTreeMap<Seq, InFlight>,
+    /// How many of `writes` are not on the current session.
+    off_session: usize,
     /// Ranges being written locally.
     local: HashMap<JobId, (u64, u64)>,
     /// Ranges of chunk copies being read: `(offset, len)`.
@@ -295,6 +297,9 @@ impl Engine {
     /// session is gone. Never under a comparison, and never under a completion, which carries the
     /// head: its adoption completes them.
     fn bump_for_waiting(&mut self) {
+        if self.guest.off_session == 0 {
+            return;
+        }
         let alone = self.guest.writes.values().any(|w| {
             w.guest.is_some()
                 && w.local
@@ -380,6 +385,7 @@ impl Engine {
             on_session,
             covered: false,
         };
+        self.guest.off_session += usize::from(!on_session);
         self.guest.writes.insert(seq, write);
     }
 
@@ -429,196 +435,6 @@ impl Engine {
             clock: self.primary_clock(),
         };
         self.send(frame, out);
-    }
-
-    pub(crate) fn guest_read(
-        &mut self,
-        id: GuestId,
-        result: Result<Bytes, IoError>,
-        out: &mut Vec<Effect>,
-    ) {
-        out.push(complete(
-            id,
-            result.map_or(Completion::Error, Completion::Data),
-        ));
-    }
-
-    pub(crate) fn guest_written(
-        &mut self,
-        job: JobId,
-        seq: Seq,
-        result: Result<(), IoError>,
-        out: &mut Vec<Effect>,
-    ) {
-        self.guest.local.remove(&job);
-        match result {
-            Ok(()) => self.locally_done(seq, out),
-            Err(e) => self.fail(&format!("write of the data: {e}"), out),
-        }
-    }
-
-    pub(crate) fn guest_flushed(
-        &mut self,
-        seq: Seq,
-        result: Result<(), IoError>,
-        out: &mut Vec<Effect>,
-    ) {
-        if result.is_ok() {
-            self.locally_done(seq, out);
-        }
-    }
-
-    fn locally_done(&mut self, seq: Seq, out: &mut Vec<Effect>) {
-        if let Some(w) = self.guest.writes.get_mut(&seq) {
-            w.local = true;
-        }
-        self.complete_one(seq, out);
-        self.retire_write(seq);
-    }
-
-    /// The acknowledgement rule, in one place.
-    fn may_complete(&self, seq: Seq, w: &InFlight) -> bool {
-        if !w.local {
-            return false;
-        }
-        if w.on_session {
-            let waits = self.effective_mode() == Mode::Synchronous && w.route == Route::InOrder;
-            let reached = if w.is_flush {
-                self.guest.peer_durable
-            } else {
-                self.guest.peer_applied
-            };
-            return !waits || reached >= seq;
-        }
-        // Alone: the peer must not be able to take our head for its own any more. A flush with
-        // nothing outstanding promises nothing about the peer.
-        let promises_nothing = w.is_flush && self.guest.tail.is_none();
-        promises_nothing || w.covered || !self.sb.peer_may_have_head && !self.guest.bumping
-    }
-
-    fn complete_one(&mut self, seq: Seq, out: &mut Vec<Effect>) {
-        let Some(w) = self.guest.writes.get(&seq) else {
-            return;
-        };
-        if w.guest.is_none() || !self.may_complete(seq, w) {
-            return;
-        }
-        let w = self.guest.writes.get_mut(&seq).expect("looked up above");
-        let id = w.guest.take().expect("checked above");
-        self.guest.completed_bytes += w.len;
-        let is_flush = w.is_flush;
-        if seq < UNSENT {
-            self.guest.completed_seq = self.guest.completed_seq.max(seq);
-            if is_flush {
-                self.guest.completed_flush = self.guest.completed_flush.max(seq);
-            }
-        }
-        self.piece_done(id, false, out);
-    }
-
-    /// Looks at every write again: the mode's rule or the session changed.
-    pub(crate) fn complete_ready(&mut self, out: &mut Vec<Effect>) {
-        for seq in self.guest.writes.keys().copied().collect::<Vec<_>>() {
-            self.complete_one(seq, out);
-            self.retire_write(seq);
-        }
-    }
-
-    /// Forgets a write that nobody waits for any more.
-    fn retire_write(&mut self, seq: Seq) {
-        let Some(w) = self.guest.writes.get(&seq) else {
-            return;
-        };
-        if w.local && w.guest.is_none() && (!w.on_session || self.guest.peer_durable >= seq) {
-            let w = self.guest.writes.remove(&seq).expect("looked up above");
-            if w.on_session {
-                self.guest.window_bytes -= w.len;
-                self.guest.window_count -= 1;
-            }
-        }
-    }
-
-    fn piece_done(&mut self, id: GuestId, failed: bool, out: &mut Vec<Effect>) {
-        let Some(pieces) = self.guest.pieces.get_mut(&id) else {
-            return;
-        };
-        pieces.left -= 1;
-        pieces.failed |= failed;
-        if pieces.left == 0 {
-            let failed = pieces.failed;
-            self.guest.pieces.remove(&id);
-            let completion = if failed {
-                Completion::Error
-            } else {
-                Completion::Done
-            };
-            out.push(complete(id, completion));
-        }
-    }
-
-    /// The peer's cumulative acknowledgement.
-    pub(crate) fn acknowledged(&mut self, applied: Seq, durable: Seq, out: &mut Vec<Effect>) {
-        self.guest.peer_applied = self.guest.peer_applied.max(applied);
-        self.guest.peer_durable = self.guest.peer_durable.max(durable);
-        let reached = self.guest.peer_applied.max(self.guest.peer_durable);
-        for seq in self
-            .guest
-            .writes
-            .range(..=reached)
-            .map(|(s, _)| *s)
-            .collect::<Vec<_>>()
-        {
-            self.complete_one(seq, out);
-            self.retire_write(seq);
-        }
-    }
-
-    /// The session is gone: what the peer has not durably acknowledged becomes dirty (ruling 7), and
-    /// what of it was completed is remembered as the tail (E1).
-    pub(crate) fn writes_lost_session(&mut self, out: &mut Vec<Effect>) {
-        let (epoch, run, wall) = (self.sb.head(), self.run, self.now.wall);
-        for (seq, w) in &mut self.guest.writes {
-            if !w.on_session {
-                continue;
-            }
-            w.on_session = false;
-            if w.is_flush {
-                continue;
-            }
-            self.marks.mark(w.offset, w.len);
-            if w.guest.is_none() {
-                self.guest.tail = Some(Position {
-                    epoch,
-                    run,
-                    seq: *seq,
-                    wall,
-                });
-            }
-        }
-        self.guest.window_bytes = 0;
-        self.guest.window_count = 0;
-        self.complete_ready(out);
-    }
-
-    /// Fails everything that waits, and everything under way that was not answered.
-    pub(crate) fn fail_guest(&mut self, out: &mut Vec<Effect>) {
-        for (id, _) in std::mem::take(&mut self.guest.parked) {
-            self.piece_done(id, true, out);
-        }
-        for seq in self.guest.writes.keys().copied().collect::<Vec<_>>() {
-            let id = self.guest.writes.get_mut(&seq).and_then(|w| w.guest.take());
-            if let Some(id) = id {
-                self.piece_done(id, true, out);
-            }
-            self.retire_write(seq);
-        }
-    }
-
-    /// Answers what the format guard refused.
-    pub(crate) fn answer_refused(&mut self, out: &mut Vec<Effect>) {
-        for id in std::mem::take(&mut self.device.refused) {
-            self.piece_done(id, true, out);
-        }
     }
 
     /// Whether new writes wait: the two sides compare states, an empty union is being completed, a

@@ -1,7 +1,7 @@
 //! Page-aligned buffers as [`Bytes`], without unsafe code: one page more is allocated and the
 //! aligned part is handed out.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 /// Alignment that direct I/O is happy with everywhere.
 pub(crate) const PAGE: usize = 4096;
@@ -45,13 +45,20 @@ impl AlignedBuf {
 
     /// An aligned copy.
     pub(crate) fn copy_of(from: &[u8]) -> Bytes {
-        let mut bytes = Vec::with_capacity(from.len() + PAGE);
-        let start = (bytes.as_ptr() as usize).next_multiple_of(PAGE) - bytes.as_ptr() as usize;
-        // Stays where it is: the room is there.
-        bytes.resize(start, 0);
+        let mut bytes = aligned_room(from.len());
         bytes.extend_from_slice(from);
-        Bytes::from(bytes).slice(start..)
+        bytes.freeze()
     }
+}
+
+/// An empty buffer on a page boundary with room for `len` bytes, which are not zeroed.
+pub(crate) fn aligned_room(len: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(len + PAGE);
+    let start = (bytes.as_ptr() as usize).next_multiple_of(PAGE) - bytes.as_ptr() as usize;
+    // Stays where it is: the room is there.
+    bytes.resize(start, 0);
+    bytes.advance(start);
+    bytes
 }
 
 /// Whether direct I/O may use this memory at this place of a file.

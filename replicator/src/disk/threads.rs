@@ -1,34 +1,20 @@
-//! Local I/O by a small pool of threads per volume: pread, pwrite, fdatasync, fallocate.
+//! Local I/O by a small pool of threads per volume, for files whose I/O waits for a device.
 //!
-//! Guarantees: a read returns exactly what was asked; a write that is reported done was written
-//! whole, and durably if that was asked; a failed flush is reported once and never repeated.
-//!
-//! Page-aligned requests go past the page cache when the file system can, all others through it.
-//! The engine never lets two requests of one page overlap in time, and the kernel writes a page
-//! back before a direct request touches it, so that both ways see the same bytes.
+//! Does not live here: the system calls ([`super::calls`]).
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use drqm_engine::ids::JobId;
-use drqm_engine::{Event, IoError};
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use drqm_engine::Event;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::buffer::{AlignedBuf, direct_fits, place_fits};
+use super::calls::{perform, perform_meta};
 use super::{Disk, DiskJob, MetaJob};
 use crate::pool::VolumeFiles;
 
 /// Data threads of a volume: enough that a flush does not stand in the way of reads and writes.
 const DATA_THREADS: usize = 4;
-
-/// Bytes written at once where a file system cannot punch holes.
-const ZERO_CHUNK: usize = 256 << 10;
 
 /// The threads of one volume. When this is dropped they end, after the jobs under way; the channel of
 /// their answers ends when the last of them has closed the files.
@@ -153,127 +139,15 @@ impl<J> Queue<J> {
     }
 }
 
-fn perform(files: &VolumeFiles, job: DiskJob) -> Event {
-    match job {
-        DiskJob::Read { job, offset, len } => {
-            let result = read(files, offset, len as usize).map_err(|e| log(job, "read", &e));
-            Event::DataRead { job, result }
-        }
-        DiskJob::Write {
-            job,
-            offset,
-            data,
-            fua,
-        } => {
-            let result = write(files, offset, &data, fua).map_err(|e| log(job, "write", &e));
-            Event::DataWritten { job, result }
-        }
-        DiskJob::Zero { job, offset, len } => {
-            let result = zero(files, offset, len).map_err(|e| log(job, "zero", &e));
-            Event::DataWritten { job, result }
-        }
-        DiskJob::Flush { job } => {
-            let result = files.data.sync_data().map_err(|e| log(job, "flush", &e));
-            Event::DataFlushed { job, result }
-        }
-    }
-}
-
-/// Writes a group of metadata blocks and makes them durable with one flush.
-fn perform_meta(files: &VolumeFiles, jobs: VecDeque<MetaJob>) -> Vec<Event> {
-    let write = |m: MetaJob| (m.job, files.meta.write_all_at(&m.data, m.offset));
-    let written: Vec<_> = jobs.into_iter().map(write).collect();
-    let flushed = files.meta.sync_data();
-    let end = |(job, result): (JobId, io::Result<()>)| {
-        let flushed = match &flushed {
-            Ok(()) => Ok(()),
-            Err(e) => Err(io::Error::from(e.kind())),
-        };
-        let result = result.and(flushed).map_err(|e| log(job, "metadata", &e));
-        Event::MetaWritten { job, result }
-    };
-    written.into_iter().map(end).collect()
-}
-
-fn log(job: JobId, what: &'static str, error: &io::Error) -> IoError {
-    tracing::error!(job = job.0, what, %error, "local I/O failed");
-    let full = [Errno::NOSPC, Errno::DQUOT].map(|e| e.raw_os_error());
-    match error.raw_os_error() {
-        Some(number) if full.contains(&number) => IoError::NoSpace,
-        Some(_) | None => IoError::Failed,
-    }
-}
-
-fn read(files: &VolumeFiles, offset: u64, len: usize) -> io::Result<Bytes> {
-    let mut buffer = AlignedBuf::new(len);
-    let file = match &files.direct {
-        Some(direct) if direct_fits(buffer.as_slice().as_ptr(), offset, len) => direct,
-        Some(_) | None => &files.data,
-    };
-    file.read_exact_at(buffer.as_mut(), offset)?;
-    Ok(buffer.freeze(0..len))
-}
-
-fn write(files: &VolumeFiles, offset: u64, data: &Bytes, fua: bool) -> io::Result<()> {
-    let (file, data) = placed(files, offset, data);
-    if !fua {
-        return file.write_all_at(&data, offset);
-    }
-    let mut done = 0;
-    while done < data.len() {
-        let rest = [IoSlice::new(&data[done..])];
-        match pwritev2(file, &rest, offset + done as u64, ReadWriteFlags::DSYNC) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => done += n,
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                file.write_all_at(&data[done..], offset + done as u64)?;
-                return file.sync_data();
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
-}
-
-/// The way past the page cache if there is one. A peer's payload lies where HTTP/2 has put it, so
-/// that it is copied once; where there is no such way, never.
-fn placed<'a>(files: &'a VolumeFiles, offset: u64, data: &Bytes) -> (&'a File, Bytes) {
-    match &files.direct {
-        Some(direct) if direct_fits(data.as_ptr(), offset, data.len()) => (direct, data.clone()),
-        Some(direct) if place_fits(offset, data.len()) => (direct, AlignedBuf::copy_of(data)),
-        Some(_) | None => (&files.data, data.clone()),
-    }
-}
-
-fn zero(files: &VolumeFiles, offset: u64, len: u64) -> io::Result<()> {
-    for mode in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
-        loop {
-            match fallocate(&files.data, mode | FallocateFlags::KEEP_SIZE, offset, len) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-    let zeros = vec![0; ZERO_CHUNK];
-    let mut done = 0;
-    while done < len {
-        let part = (len - done).min(ZERO_CHUNK as u64);
-        files
-            .data
-            .write_all_at(&zeros[..part as usize], offset + done)?;
-        done += part;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use drqm_engine::IoError;
+    use drqm_engine::ids::JobId;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
+    use crate::disk::buffer::AlignedBuf;
     use crate::pool::testing::scratch_files;
 
     fn disk() -> (tempfile::TempDir, ThreadDisk, UnboundedReceiver<Event>) {
@@ -336,30 +210,6 @@ mod tests {
             assert!(whole[512..1024].iter().all(|b| *b == number + 100));
             assert!(whole[1024..].iter().all(|b| *b == number));
         }
-    }
-
-    #[test]
-    fn a_payload_is_copied_only_for_direct_writes() {
-        let (_dir, mut files) = scratch_files(1 << 20);
-        let odd = Bytes::from(vec![7; 8192 + 13]).slice(13..);
-        let own = Some(files.data.try_clone().unwrap());
-        for (direct, offset, len, copied) in [
-            (own.as_ref(), 4096, 8192, true),
-            (own.as_ref(), 512, 8192, false),
-            (own.as_ref(), 4096, 512, false),
-            (None, 4096, 8192, false),
-        ] {
-            files.direct = direct.map(|f| f.try_clone().unwrap());
-            let data = odd.slice(..len);
-            let (file, placed) = placed(&files, offset, &data);
-            assert_eq!(placed, data);
-            assert_eq!(placed.as_ptr() != data.as_ptr(), copied);
-            assert_eq!(!std::ptr::eq(file, &raw const files.data), copied);
-        }
-        // Memory that is aligned already is used as it is.
-        let data = AlignedBuf::copy_of(&odd);
-        files.direct = own;
-        assert_eq!(placed(&files, 0, &data).1.as_ptr(), data.as_ptr());
     }
 
     #[test]

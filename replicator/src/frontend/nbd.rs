@@ -10,7 +10,7 @@ mod tests;
 use std::io;
 use std::path::Path;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use drqm_engine::{Completion, GuestRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,13 +19,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::{GuestCall, Guests, MAX_WRITE, Reply, range_fits};
-use crate::disk::buffer::AlignedBuf;
+use crate::disk::buffer::aligned_room;
 
 /// Clients at once.
 const CONNECTIONS: usize = 16;
 
 /// Answers to one client that wait for its socket; a client that does not read is not served further.
 const ANSWERS: usize = 512;
+
+/// Bytes of a request without its payload.
+const HEADER: usize = 28;
+
+/// Bytes read at once.
+const PIECE: usize = 128 << 10;
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
 const REPLY_MAGIC: u32 = 0x6744_6698;
@@ -89,6 +95,71 @@ async fn client(mut stream: UnixStream, export: Export, guests: Guests) -> io::R
     }
 }
 
+/// What a client sends, read in large pieces: a small write is a part of one, not a copy.
+struct Requests {
+    reader: OwnedReadHalf,
+    buffer: BytesMut,
+}
+
+impl Requests {
+    fn new(reader: OwnedReadHalf) -> Self {
+        Self {
+            reader,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// Reads until there are `len` bytes; false if the client has ended before the first.
+    async fn fill(&mut self, len: usize) -> io::Result<bool> {
+        while self.buffer.len() < len {
+            if self.buffer.capacity() < len {
+                self.buffer.reserve(PIECE);
+            }
+            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+                return match self.buffer.is_empty() {
+                    true => Ok(false),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                };
+            }
+        }
+        Ok(true)
+    }
+
+    /// The payload of a write; none if it is larger than allowed (it is read and dropped).
+    async fn payload(&mut self, len: u32) -> io::Result<Option<Bytes>> {
+        let len = len as usize;
+        if len > MAX_WRITE {
+            let rest = len - self.buffer.len().min(len);
+            self.buffer.advance(len - rest);
+            let dropped = &mut (&mut self.reader).take(rest as u64);
+            tokio::io::copy(dropped, &mut tokio::io::sink()).await?;
+            return Ok(None);
+        }
+        if len <= PIECE {
+            return match self.fill(len).await? {
+                true => Ok(Some(self.buffer.split_to(len).freeze())),
+                false => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+        }
+        // Large ones have a page-aligned buffer of their own.
+        let mut whole = aligned_room(len);
+        let here = self.buffer.len().min(len);
+        whole.extend_from_slice(&self.buffer.split_to(here));
+        while whole.len() < len {
+            let missing = len - whole.len();
+            if self
+                .reader
+                .read_buf(&mut (&mut whole).limit(missing))
+                .await?
+                == 0
+            {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(Some(whole.freeze()))
+    }
+}
+
 struct Command {
     fua: bool,
     kind: u16,
@@ -99,19 +170,18 @@ struct Command {
 
 impl Command {
     /// Cancel safe: no. The reader is never cancelled but by the client's end.
-    async fn read(reader: &mut OwnedReadHalf) -> io::Result<Option<Self>> {
-        match reader.read_u32().await {
-            Ok(REQUEST_MAGIC) => {}
-            Ok(other) => return Err(io::Error::other(format!("bad request magic {other:#x}"))),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(e) => return Err(e),
+    async fn read(requests: &mut Requests) -> io::Result<Option<Self>> {
+        if !requests.fill(HEADER).await? {
+            return Ok(None);
         }
-        let mut rest = [0; 24];
-        reader.read_exact(&mut rest).await?;
-        let mut rest = &rest[..];
-        let (flags, kind) = (rest.read_u16().await?, rest.read_u16().await?);
-        let (cookie, offset) = (rest.read_u64().await?, rest.read_u64().await?);
-        let len = rest.read_u32().await?;
+        let mut header = requests.buffer.split_to(HEADER);
+        match header.get_u32() {
+            REQUEST_MAGIC => {}
+            other => return Err(io::Error::other(format!("bad request magic {other:#x}"))),
+        }
+        let (flags, kind) = (header.get_u16(), header.get_u16());
+        let (cookie, offset) = (header.get_u64(), header.get_u64());
+        let len = header.get_u32();
         Ok(Some(Self {
             fua: flags & FLAG_FUA != 0,
             kind,
@@ -123,12 +193,13 @@ impl Command {
 }
 
 async fn transmit(
-    mut reader: OwnedReadHalf,
+    reader: OwnedReadHalf,
     size: u64,
     guests: Guests,
     answers: mpsc::Sender<Answer>,
 ) -> io::Result<()> {
-    while let Some(command) = Command::read(&mut reader).await? {
+    let mut requests = Requests::new(reader);
+    while let Some(command) = Command::read(&mut requests).await? {
         // A place for the answer before the request goes on: the answer then never waits.
         let Ok(slot) = answers.clone().reserve_owned().await else {
             return Ok(());
@@ -144,7 +215,7 @@ async fn transmit(
                 offset: range.0,
                 len: command.len,
             },
-            1 => match read_payload(&mut reader, command.len).await? {
+            1 => match requests.payload(command.len).await? {
                 Some(data) if fits => GuestRequest::Write {
                     offset: range.0,
                     data,
@@ -189,19 +260,6 @@ async fn transmit(
         }
     }
     Ok(())
-}
-
-/// The payload of a write; none if it is larger than allowed (it is read and dropped).
-async fn read_payload(reader: &mut OwnedReadHalf, len: u32) -> io::Result<Option<Bytes>> {
-    let len = len as usize;
-    if len > MAX_WRITE {
-        let dropped = &mut reader.take(len as u64);
-        tokio::io::copy(dropped, &mut tokio::io::sink()).await?;
-        return Ok(None);
-    }
-    let mut buffer = AlignedBuf::new(len);
-    reader.read_exact(buffer.as_mut()).await?;
-    Ok(Some(buffer.freeze(0..len)))
 }
 
 /// Zeros have no FUA of their own: they are carried out here and a flush follows.

@@ -102,7 +102,22 @@ impl Outgoing {
             Out::Frame(Frame::Writes { writes, clock }) => {
                 Some(codec::encode(self.batch(writes, clock)))
             }
+            Out::Frame(ack @ Frame::Ack { .. }) => Some(codec::encode(self.newest_ack(ack))),
             Out::Frame(frame) => Some(codec::encode(frame)),
+        }
+    }
+
+    /// Acknowledgements are cumulative: of those that are queued in a row, the last says all.
+    fn newest_ack(&mut self, mut ack: Frame) -> Frame {
+        loop {
+            match self.items.try_recv() {
+                Ok(Out::Frame(later @ Frame::Ack { .. })) => ack = later,
+                Ok(other) => {
+                    self.held = Some(other);
+                    return ack;
+                }
+                Err(_) => return ack,
+            }
         }
     }
 
@@ -360,6 +375,16 @@ fn is_malformed(status: &tonic::Status) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A session whose frames nobody gets.
+    pub(crate) fn nowhere() -> Outbound {
+        Outbound::new(outgoing().0)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use drqm_engine::ids::Seq;
@@ -418,6 +443,31 @@ mod tests {
             (first.wall_unix_ms, first.last_seq, last.writes.len()),
             (3, 3, 1)
         );
+    }
+
+    #[tokio::test]
+    async fn of_acknowledgements_in_a_row_the_last_one_leaves() {
+        let (queue, stream) = outgoing();
+        let outbound = Outbound::new(queue);
+        let ack = |applied, durable| Frame::Ack {
+            applied: Seq(applied),
+            durable: Seq(durable),
+        };
+        for frame in [ack(1, 0), ack(2, 1), Frame::BitmapStored, ack(3, 1)] {
+            outbound.send(frame);
+        }
+        drop(outbound);
+        let messages: Vec<_> = stream.map(|m| m.body.unwrap()).collect().await;
+        let [
+            pb::frame::Body::Ack(first),
+            pb::frame::Body::BitmapStored(_),
+            pb::frame::Body::Ack(last),
+        ] = messages.as_slice()
+        else {
+            panic!("{messages:?}")
+        };
+        assert_eq!((first.applied, first.durable), (2, 1));
+        assert_eq!((last.applied, last.durable), (3, 1));
     }
 
     #[tokio::test]
