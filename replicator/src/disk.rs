@@ -56,8 +56,17 @@ pub(crate) struct MetaJob {
 /// jobs may end in any order. Handing a job over never blocks and never fails: the number of jobs under way is
 /// bounded by the engine's windows.
 pub(crate) trait Disk: Send + 'static {
-    fn submit(&self, job: DiskJob);
-    fn write_meta(&self, job: MetaJob);
+    fn submit(&mut self, job: DiskJob);
+    fn write_meta(&mut self, job: MetaJob);
+
+    /// Whether something was put off until the caller has nothing more urgent to do. Where threads do
+    /// the work, nothing ever is.
+    fn has_queued(&self) -> bool {
+        false
+    }
+
+    /// Performs that, in the caller's thread.
+    fn perform_queued(&mut self) {}
 }
 
 /// The way that suits the files. Answers go to `answers`, which never blocks: what is under way is

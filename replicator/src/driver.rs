@@ -7,6 +7,8 @@
 //! ends, and its I/O is held, not failed, until the process starts anew; as after a crash, the
 //! activity log covers what was under way.
 
+mod spin;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ use crate::metrics::METRICS;
 use crate::peer::link::{LinkEvent, LinkOrder};
 use crate::peer::session::Outbound;
 use crate::pool::VolumeKey;
+use spin::Spin;
 
 /// How long an orderly stop may take; what is not durable then is found by the next start.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -81,6 +84,9 @@ pub(crate) struct Driver {
     last_guest: u64,
     answers: HashMap<CommandId, Vec<oneshot::Sender<Result<(), Refusal>>>>,
     session: Option<(SessionId, Outbound)>,
+    /// A frame was queued since I/O was last performed in this thread.
+    sent: bool,
+    spin: Spin,
     stop_by: Option<Instant>,
     stopped: bool,
     logged: Option<String>,
@@ -100,6 +106,8 @@ impl Driver {
             last_guest: 0,
             answers: HashMap::new(),
             session: None,
+            sent: false,
+            spin: Spin::new(std::time::Instant::now()),
             stop_by: None,
             stopped: false,
             logged: None,
@@ -114,11 +122,17 @@ impl Driver {
         let tick = sleep_until(self.wakeup());
         tokio::pin!(tick);
         while !self.stopped {
+            if self.ports.disk.has_queued() {
+                self.perform_queued(&mut inputs.completions).await;
+                continue;
+            }
             let due = self.wakeup();
             if tick.deadline() != due {
                 tick.as_mut().reset(due);
             }
             let has_room = self.has_room();
+            let awaited = !self.guests.is_empty() || self.engine.peer_waits();
+            let looks = self.spin.looks(awaited, std::time::Instant::now());
             // Rare sources first: none can be starved by the guest, whose input is last and gated by
             // room. Completions are bounded by what is under way, frames by the peer's window.
             tokio::select! {
@@ -141,9 +155,20 @@ impl Driver {
                     self.guest(call);
                     self.take_guests(&mut inputs.guests);
                 }
+                () = tokio::task::yield_now(), if looks => continue,
             }
+            self.spin.event(std::time::Instant::now());
         }
         inputs.completions
+    }
+
+    /// I/O in this thread: after the frames of the same step have left, since the peer works meanwhile.
+    async fn perform_queued(&mut self, completions: &mut mpsc::UnboundedReceiver<Event>) {
+        if std::mem::take(&mut self.sent) {
+            tokio::task::yield_now().await;
+        }
+        self.ports.disk.perform_queued();
+        self.take_completions(completions);
     }
 
     /// Completions that are there already, as many as may be before the others are looked at again.
@@ -337,6 +362,7 @@ impl Driver {
             Effect::Send { session, frame } => {
                 if let Some((_, outbound)) = self.session.as_ref().filter(|(s, _)| *s == session) {
                     outbound.send(frame);
+                    self.sent = true;
                 }
             }
             Effect::CloseSession { session, reason } => {

@@ -87,6 +87,24 @@ async fn a_primary_without_peer_serves_a_file_system_and_resumes_after_a_kill() 
     }
 }
 
+/// Behind a firewall or NAT only one direction works; that is enough, whichever node id is lower.
+#[tokio::test]
+async fn a_pair_connects_when_only_one_side_can_reach_the_other() {
+    let ca = Ca::new();
+    for _ in 0..2 {
+        let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
+        let (reachable, closed) = (two.replication, support::free_port());
+        for (site, port) in [(&mut one, reachable), (&mut two, closed)] {
+            let wanted = with_peer(request(SMALL, "ext4"), &ca, port);
+            site.configure(wanted).await.unwrap();
+        }
+        for site in [&mut one, &mut two] {
+            site.until("linked", |s| link(s) == pb::LinkState::Connected)
+                .await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_pair_synchronizes_switches_over_and_survives_a_killed_primary() {
     let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);

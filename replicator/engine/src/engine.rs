@@ -351,6 +351,12 @@ impl Engine {
         self.guest.has_room()
     }
 
+    /// Whether the peer's users wait for our acknowledgements.
+    #[must_use]
+    pub fn peer_waits(&self) -> bool {
+        self.may_receive() && self.link.peer_waits_for_acks()
+    }
+
     // === I/O jobs ===
 
     pub(crate) fn job(&mut self, job: Job) -> JobId {

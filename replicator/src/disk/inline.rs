@@ -3,6 +3,8 @@
 //!
 //! Does not live here: the system calls ([`super::calls`]).
 
+use std::collections::VecDeque;
+
 use drqm_engine::Event;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -11,9 +13,13 @@ use super::{Disk, DiskJob, MetaJob};
 use crate::pool::VolumeFiles;
 
 /// The files of one volume; the channel of the answers ends when this is dropped.
+///
+/// Data are put off, so that what goes to the peer leaves first; metadata, which others wait for, are
+/// written at once.
 pub(crate) struct InlineDisk {
     files: VolumeFiles,
     answers: UnboundedSender<Event>,
+    queued: VecDeque<DiskJob>,
 }
 
 impl InlineDisk {
@@ -24,18 +30,32 @@ impl InlineDisk {
             direct: None,
             ..files
         };
-        Self { files, answers }
+        Self {
+            files,
+            answers,
+            queued: VecDeque::new(),
+        }
     }
 }
 
 impl Disk for InlineDisk {
-    fn submit(&self, job: DiskJob) {
-        let _ = self.answers.send(perform(&self.files, job));
+    fn submit(&mut self, job: DiskJob) {
+        self.queued.push_back(job);
     }
 
-    fn write_meta(&self, job: MetaJob) {
+    fn write_meta(&mut self, job: MetaJob) {
         for event in perform_meta(&self.files, [job]) {
             let _ = self.answers.send(event);
+        }
+    }
+
+    fn has_queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
+    fn perform_queued(&mut self) {
+        for job in self.queued.drain(..) {
+            let _ = self.answers.send(perform(&self.files, job));
         }
     }
 }

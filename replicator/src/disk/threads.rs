@@ -66,11 +66,11 @@ impl ThreadDisk {
 }
 
 impl Disk for ThreadDisk {
-    fn submit(&self, job: DiskJob) {
+    fn submit(&mut self, job: DiskJob) {
         self.data.push(job);
     }
 
-    fn write_meta(&self, job: MetaJob) {
+    fn write_meta(&mut self, job: MetaJob) {
         self.meta.push(job);
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn read_back(
-        disk: &ThreadDisk,
+        disk: &mut ThreadDisk,
         events: &mut UnboundedReceiver<Event>,
         at: u64,
         len: u32,
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn direct_and_buffered_requests_see_the_same_bytes() {
-        let (_dir, disk, mut events) = disk();
+        let (_dir, mut disk, mut events) = disk();
         for (number, fua) in [(1, false), (2, true), (3, false), (4, true)] {
             let aligned = AlignedBuf::copy_of(&vec![number; 8192]);
             disk.submit(DiskJob::Write {
@@ -205,7 +205,7 @@ mod tests {
                 events.blocking_recv(),
                 Some(Event::DataWritten { result: Ok(()), .. })
             ));
-            let whole = read_back(&disk, &mut events, 4096, 8192);
+            let whole = read_back(&mut disk, &mut events, 4096, 8192);
             assert!(whole[..512].iter().all(|b| *b == number));
             assert!(whole[512..1024].iter().all(|b| *b == number + 100));
             assert!(whole[1024..].iter().all(|b| *b == number));
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_zeroed_range_reads_as_zeros_and_its_neighbours_stay() {
-        let (_dir, disk, mut events) = disk();
+        let (_dir, mut disk, mut events) = disk();
         disk.submit(DiskJob::Write {
             job: JobId(1),
             offset: 0,
@@ -231,7 +231,7 @@ mod tests {
             events.blocking_recv(),
             Some(Event::DataWritten { result: Ok(()), .. })
         ));
-        let whole = read_back(&disk, &mut events, 0, 65536);
+        let whole = read_back(&mut disk, &mut events, 0, 65536);
         assert!(whole[..512].iter().all(|b| *b == 9));
         assert!(whole[512..40_960].iter().all(|b| *b == 0));
         assert!(whole[40_960..].iter().all(|b| *b == 9));
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_read_beyond_the_end_fails_instead_of_returning_less() {
-        let (_dir, disk, mut events) = disk();
+        let (_dir, mut disk, mut events) = disk();
         disk.submit(DiskJob::Read {
             job: JobId(1),
             offset: (1 << 20) - 512,
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn metadata_blocks_are_answered_one_by_one() {
-        let (dir, disk, mut events) = disk();
+        let (dir, mut disk, mut events) = disk();
         for block in 0..5 {
             let data = Bytes::from(vec![block as u8 + 1; 4096]);
             disk.write_meta(MetaJob {

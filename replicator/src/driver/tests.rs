@@ -14,8 +14,8 @@ const SIZE: u64 = 1 << 20;
 struct SilentDisk;
 
 impl Disk for SilentDisk {
-    fn submit(&self, _: DiskJob) {}
-    fn write_meta(&self, _: MetaJob) {}
+    fn submit(&mut self, _: DiskJob) {}
+    fn write_meta(&mut self, _: MetaJob) {}
 }
 
 struct Volume {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use drqm_engine::event::LinkFault;
 use drqm_rpc::peer::v1::replication_client::ReplicationClient;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -28,6 +28,9 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest HTTP/2 frame: a batch of writes goes in one.
 pub(super) const HTTP2_FRAME: u32 = 1 << 20;
+
+/// Bytes read from a connection at once.
+const READ_AHEAD: usize = 64 << 10;
 
 /// HTTP/2 pings while idle; the engine's heartbeat is faster, this is for streams that ended.
 pub(super) const HTTP2_KEEPALIVE: Duration = Duration::from_secs(10);
@@ -93,6 +96,11 @@ async fn connect_to(target: SocketAddr, local: Option<IpAddr>) -> std::io::Resul
     Ok(stream)
 }
 
+/// A connection that is read in large pieces: HTTP/2 asks for small ones, each a system call.
+pub(super) fn buffered<I: AsyncRead + AsyncWrite>(io: I) -> BufReader<I> {
+    BufReader::with_capacity(READ_AHEAD, io)
+}
+
 /// Options of every peer connection, dialled or accepted.
 pub(super) fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
@@ -113,7 +121,7 @@ where
         .http2_keep_alive_interval(HTTP2_KEEPALIVE)
         .keep_alive_timeout(HTTP2_KEEPALIVE)
         .keep_alive_while_idle(true);
-    let mut once = Some(io);
+    let mut once = Some(buffered(io));
     let connector = tower::service_fn(move |_| {
         let io = once.take().map(TokioIo::new);
         async move { io.ok_or_else(|| std::io::Error::other("the connection is used up")) }

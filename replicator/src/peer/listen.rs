@@ -22,7 +22,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::connect::{HTTP2_FRAME, HTTP2_KEEPALIVE, prepare};
+use super::connect::{HTTP2_FRAME, HTTP2_KEEPALIVE, buffered, prepare};
 use super::link::Inbound;
 use super::session::{Outbound, Wire, outgoing};
 use super::tls::{PairKeys, carries_name};
@@ -194,7 +194,7 @@ async fn secure(
     prepare(&tcp)?;
     if let Some(route) = routes.find(port, "").filter(|r| r.keys.is_none()) {
         return Ok(Accepted::new(
-            tcp,
+            buffered(tcp),
             Info {
                 remote,
                 link: route.link,
@@ -219,7 +219,7 @@ async fn secure(
             let leaf = certificates.and_then(<[_]>::first);
             let named = leaf.ok_or_else(|| "no certificate".to_owned());
             match named.and_then(|leaf| carries_name(leaf, &keys.name)) {
-                Ok(()) => Ok(Accepted::new(stream, Info { remote, link })),
+                Ok(()) => Ok(Accepted::new(buffered(stream), Info { remote, link })),
                 Err(text) => Err(reject(&link, &text)),
             }
         }
