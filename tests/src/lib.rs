@@ -10,7 +10,8 @@
 //! | [`build`] | drqm's own binaries, by Cargo |
 //! | [`ui`] | what a person sees |
 //! | [`demo`] | the lab of the main job as named steps over a `World` |
-//! | [`measure`] | writes through NBD sockets, ours and others', in one run |
+//! | [`measure`] | numbers: writes beside those of others, power cuts, an idle pair |
+//! | [`situations`] | bad input, losses, roles asked for at a bad moment |
 //! | [`verify`] | the stages of `cargo verify` |
 //! | [`repository`] | where the checkout is |
 //!
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod measure;
 pub mod process;
 pub mod repository;
+pub mod situations;
 pub mod ui;
 pub mod verify;
 pub mod wait;

@@ -1,4 +1,5 @@
-//! `cargo measure write`: what replication costs, as ratios of one run.
+//! `cargo measure`: numbers of drqm. This file is `write`, what replication costs, as ratios of one run;
+//! [`power_cut`] and [`idle`] measure on clusters.
 //!
 //! Lives here: the order of the runs and the table. All volumes are on tmpfs, so that the programs are
 //! measured and not a disk; every contestant serves an NBD socket, and the same fio writes to each, in
@@ -7,6 +8,9 @@
 
 mod contestant;
 mod fio;
+pub mod idle;
+mod pair;
+pub mod power_cut;
 
 use std::fs;
 use std::path::{Path, PathBuf};

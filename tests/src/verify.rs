@@ -93,7 +93,7 @@ impl Log {
 pub fn run(args: &Args, ui: &Ui) -> Result<bool> {
     if args.list {
         for stage in &ALL {
-            ui.print(&format!("{:8} {}", stage.name, stage.what));
+            ui.print(&format!("{:10} {}", stage.name, stage.what));
         }
         return Ok(true);
     }
@@ -138,7 +138,7 @@ fn one(stage: &Stage, ui: &Ui) -> Result<bool> {
     match result {
         Ok(()) => {
             item.done();
-            ui.print(&format!("{:8} passed {seconds:>7.1} s", stage.name));
+            ui.print(&format!("{:10} passed {seconds:>7.1} s", stage.name));
             Ok(true)
         }
         Err(error) if error.is::<Interrupted>() => Err(error),
@@ -146,10 +146,10 @@ fn one(stage: &Stage, ui: &Ui) -> Result<bool> {
             drop(item);
             ui.print(&log.last_lines());
             ui.print(&format!(
-                "{:8} FAILED {seconds:>7.1} s: {error:#}",
+                "{:10} FAILED {seconds:>7.1} s: {error:#}",
                 stage.name
             ));
-            ui.print(&format!("         all of it: {}", log.path().display()));
+            ui.print(&format!("           all of it: {}", log.path().display()));
             Ok(false)
         }
     }

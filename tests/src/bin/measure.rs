@@ -1,13 +1,15 @@
-//! `cargo measure`: numbers of drqm beside those of others, in the same run.
+//! `cargo measure`: numbers of drqm.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drqm_lab::interrupt;
+use drqm_tests::measure::idle::{self, IdleArgs};
+use drqm_tests::measure::power_cut::{self, PowerCutArgs};
 use drqm_tests::measure::{self, WriteArgs};
 use drqm_tests::ui::Ui;
 
-/// Numbers of drqm beside those of others, measured in the same run and printed as ratios.
+/// Numbers of drqm: beside those of others in the same run, and of pairs on the lab's clusters.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo measure",
@@ -23,6 +25,10 @@ struct Args {
 enum Command {
     /// Writes through NBD sockets: replicated, alone, and qemu-storage-daemon's quorum.
     Write(WriteArgs),
+    /// Power cuts of the primary under load: every confirmed message is looked for.
+    PowerCut(PowerCutArgs),
+    /// A pair with nothing to do: writes to the API, memory, processor time.
+    Idle(IdleArgs),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +36,8 @@ fn main() -> ExitCode {
     let ui = Ui::auto();
     let result = interrupt::install().and_then(|()| match args.command {
         Command::Write(write) => measure::write(&write, &ui),
+        Command::PowerCut(series) => power_cut::power_cut(&series, &ui),
+        Command::Idle(interval) => idle::idle(&interval, &ui),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

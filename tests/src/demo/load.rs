@@ -14,10 +14,11 @@ use crate::wait::{Look, wait_until};
 /// The stream of the demonstration.
 const STREAM: &str = "orders";
 
-/// Everything that was put so far.
+/// Everything that was put into a stream so far.
 #[derive(Debug)]
 pub struct Load {
     servers: String,
+    stream: String,
     ledger: PathBuf,
     next: u64,
     window: Option<Window>,
@@ -67,10 +68,31 @@ impl Load {
     pub fn new(servers: String, ledger: PathBuf) -> Self {
         Self {
             servers,
+            stream: STREAM.to_owned(),
             ledger,
             next: 0,
             window: None,
         }
+    }
+
+    /// Leaves what was put so far and begins another stream, from its first message.
+    ///
+    /// # Errors
+    /// When what an earlier run noted of a stream of this name cannot be removed.
+    pub fn begin_stream(&mut self, name: &str) -> Result<()> {
+        let ledger = self.ledger.with_file_name(format!("confirmed-{name}.log"));
+        let path = repository::root().join(&ledger);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            Ok(()) | Err(_) => {}
+        }
+        *self = Self {
+            stream: name.to_owned(),
+            ..Self::new(self.servers.clone(), ledger)
+        };
+        Ok(())
     }
 
     /// The command that puts messages, beginning with the next number.
@@ -97,8 +119,9 @@ impl Load {
 
     fn place(&self) -> String {
         format!(
-            "--server {} --stream {STREAM} --log {}",
+            "--server {} --stream {} --log {}",
             self.servers,
+            self.stream,
             self.ledger.display()
         )
     }

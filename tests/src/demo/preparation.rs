@@ -129,6 +129,7 @@ fn furnish(lab: &Lab, binaries: &Binaries, options: &Options, ui: &Ui) -> Result
     for node in Node::ALL {
         sides.push(Side {
             context: node.name().to_owned(),
+            name: NAME.to_owned(),
             host: Some(node),
             node: node.name().to_owned(),
             address: node.address().to_string(),
@@ -198,6 +199,7 @@ fn with_clusters(options: &Options, ui: &Ui, contexts: [String; 2]) -> Result<Wo
 fn cluster(context: String, environment: &[(OsString, OsString)]) -> Result<Side> {
     let mut side = Side {
         context,
+        name: NAME.to_owned(),
         host: None,
         node: String::new(),
         address: String::new(),

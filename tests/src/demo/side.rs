@@ -11,7 +11,7 @@ use drqm_lab::Node;
 use drqm_lab::interrupt::Interrupted;
 use serde_json::Value;
 
-use super::broker::{NAME, NAMESPACE};
+use super::broker::NAMESPACE;
 use crate::process;
 use crate::wait::{Look, wait_until};
 
@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(15);
 pub struct Side {
     /// Its kubeconfig context, which is also what the other side calls it.
     pub context: String,
+    /// Name of the resource that is looked at.
+    pub name: String,
     /// The host, if it is one of the lab's.
     pub host: Option<Node>,
     /// Name of the node that gets the data.
@@ -36,6 +38,21 @@ pub struct Side {
 }
 
 impl Side {
+    /// The same side, looking at another resource.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Where the device of the resource appears on the node.
+    #[must_use]
+    pub fn device(&self) -> String {
+        format!("/dev/drqm/{NAMESPACE}_{}", self.name)
+    }
+
     /// kubectl for this cluster.
     #[must_use]
     pub fn kubectl(&self, arguments: &[&str]) -> Command {
@@ -73,7 +90,7 @@ impl Side {
         let arguments = [
             "get",
             "drqueuemanager",
-            NAME,
+            &self.name,
             "-n",
             NAMESPACE,
             "-o",
@@ -96,7 +113,7 @@ impl Side {
     pub fn status(&self) -> Result<DrQueueManagerStatus> {
         let resource = self.resource()?;
         let status = resource.and_then(|resource| resource.status);
-        status.with_context(|| format!("{NAME} has no status on {}", self.context))
+        status.with_context(|| format!("{} has no status on {}", self.name, self.context))
     }
 
     /// Waits until the status has something; statuses from before the last change of the spec do not count.
@@ -173,12 +190,18 @@ impl Side {
         })
     }
 
+    /// Label selector of the queue manager's pod.
+    #[must_use]
+    pub fn selector(&self) -> String {
+        format!("{}={}", drqm_api::labels::QUEUE_MANAGER, self.name)
+    }
+
     /// Pods of the queue manager.
     ///
     /// # Errors
     /// When kubectl fails.
     pub fn pods(&self) -> Result<usize> {
-        self.count(&["pods", "-n", NAMESPACE, "-l", &selector()])
+        self.count(&["pods", "-n", NAMESPACE, "-l", &self.selector()])
     }
 
     /// A condition's status and reason; `None` if it is not set.
@@ -207,12 +230,6 @@ impl Side {
         );
         Ok(())
     }
-}
-
-/// Label selector of the queue manager's pod.
-#[must_use]
-pub fn selector() -> String {
-    format!("{}={NAME}", drqm_api::labels::QUEUE_MANAGER)
 }
 
 /// A status in one line, for people who wait.

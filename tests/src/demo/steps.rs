@@ -14,6 +14,8 @@ mod usage;
 
 use anyhow::Result;
 
+pub use disaster::{lose_primary, lost_side_returns};
+
 use super::table::Outcome;
 use super::world::World;
 
@@ -138,6 +140,37 @@ pub const ALL: [Step; 17] = [
     step("memory", "for comparison", Needs::Lab, usage::memory),
     step("delete", "dltmqm", Needs::Clusters, delete::delete),
 ];
+
+/// drqm into both clusters.
+///
+/// # Errors
+/// When it does not come up.
+pub fn install(world: &mut World) -> Result<()> {
+    install::install(world).map(drop)
+}
+
+/// From two clusters to a pair in step, whose first side serves.
+///
+/// # Errors
+/// When a step does not hold.
+pub fn bring_up_pair(world: &mut World) -> Result<()> {
+    for step in [
+        install::install,
+        begin::create_primary,
+        begin::create_secondary,
+    ] {
+        step(world)?;
+    }
+    Ok(())
+}
+
+/// Resident memory of operator and replicator, into what was measured.
+///
+/// # Errors
+/// When one of them does not run.
+pub fn measure_memory(world: &mut World) -> Result<()> {
+    usage::memory(world).map(drop)
+}
 
 #[cfg(test)]
 mod tests {

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 use drqm_api::v1alpha1::DrStatusWord;
 use drqm_lab::{Lab, Node, interrupt};
 
-use super::broker::{NAME, NAMESPACE};
+use super::broker::NAMESPACE;
 use super::load::{Found, Load, Put, intact};
 use super::options::Mode;
-use super::side::{Side, selector};
+use super::side::Side;
 use crate::process::{self, Background, Finished, Lines};
 use crate::repository;
 use crate::ui::Ui;
@@ -115,9 +115,9 @@ impl World {
     /// # Errors
     /// When the API server refuses.
     pub fn patch(&self, side: &Side, patch: &str) -> Result<()> {
-        let context = &side.context;
+        let (name, context) = (&side.name, &side.context);
         self.typed(&format!(
-            "kubectl patch drqm {NAME} -n {NAMESPACE} --context {context} --type merge -p '{patch}'"
+            "kubectl patch drqm {name} -n {NAMESPACE} --context {context} --type merge -p '{patch}'"
         ))?;
         Ok(())
     }
@@ -136,8 +136,9 @@ impl World {
     /// When that side does not answer. The other one need not.
     pub fn show_status(&self, from: &Side, other: &Side) -> Result<()> {
         let (here, there) = (&from.context, &other.context);
+        let name = &from.name;
         self.typed(&format!(
-            "kubectl drqm status {NAME} -n {NAMESPACE} --context {here} --peer-context {there} -o rdqm \
+            "kubectl drqm status {name} -n {NAMESPACE} --context {here} --peer-context {there} -o rdqm \
              --request-timeout 5s"
         ))?;
         Ok(())
@@ -231,7 +232,7 @@ impl World {
         let (here, there) = (&self.first().context, &self.second().context);
         status.args([
             "status",
-            NAME,
+            &self.first().name,
             "-n",
             NAMESPACE,
             "-o",
@@ -267,7 +268,7 @@ impl World {
     /// When there is one.
     pub fn expect_no_device(&self, side: &Side) -> Result<()> {
         let Some(host) = side.host else { return Ok(()) };
-        let link = format!("/dev/drqm/{NAMESPACE}_{NAME}");
+        let link = side.device();
         let finished = process::run(
             &mut self.lab()?.exec_in(host, ["test", "-L", &link])?,
             PATIENCE,
@@ -333,7 +334,7 @@ impl World {
     /// # Errors
     /// When kubectl cannot start.
     pub fn watch_queue_manager(&self, side: &Side) -> Result<Lines> {
-        self.watch_pod(side, &selector())
+        self.watch_pod(side, &side.selector())
     }
 
     /// A command inside a host that must succeed; returns what it printed.

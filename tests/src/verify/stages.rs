@@ -37,7 +37,7 @@ pub struct Stage {
 }
 
 /// All stages, cheap ones first.
-pub const ALL: [Stage; 9] = [
+pub const ALL: [Stage; 10] = [
     Stage {
         name: "fmt",
         what: "rustfmt has nothing to change",
@@ -82,6 +82,11 @@ pub const ALL: [Stage; 9] = [
         name: "e2e",
         what: "the lab on two real clusters, in both modes",
         run: e2e,
+    },
+    Stage {
+        name: "situations",
+        what: "bad input, losses and roles at a bad moment, on two real clusters",
+        run: situations,
     },
 ];
 
@@ -211,6 +216,10 @@ fn api(log: &Log) -> Result<()> {
 
 fn e2e(log: &Log) -> Result<()> {
     cluster_test(log, "e2e")
+}
+
+fn situations(log: &Log) -> Result<()> {
+    cluster_test(log, "situations")
 }
 
 /// There is one lab per machine, so its tests run one after the other.

@@ -70,6 +70,7 @@ pub(super) fn write(host: &Host<'_>) -> Result<String> {
         )?;
     }
     put(&config.join("kubelet.json"), &kubelet(host))?;
+    put(&config.join("audit.json"), &audit_policy())?;
     fs::write(config.join("containerd.toml"), containerd(host))?;
     fs::create_dir_all(folder.join("cni/net.d"))?;
     put(
@@ -96,6 +97,20 @@ fn kubeconfig(host: &Host<'_>, user: &str) -> Value {
             "client-certificate": pki.join(format!("{user}.crt")),
             "client-key": pki.join(format!("{user}.key"))}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
+    })
+}
+
+/// Who wrote what, of everybody in a pod; nothing of Kubernetes' own daemons, and no reads.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "rules": [
+            {"level": "None", "userGroups": ["system:serviceaccounts:kube-system", "system:nodes"]},
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"],
+             "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+            {"level": "None"},
+        ],
     })
 }
 
@@ -283,6 +298,7 @@ fn first_daemons(host: &Host<'_>) -> Vec<String> {
              --service-account-issuer https://kubernetes.default.svc \
              --service-account-key-file pki/sa.pub --service-account-signing-key-file pki/sa.key \
              --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
+             --audit-policy-file config/audit.json --audit-log-path logs/audit.log \
              --allow-privileged=true"
         ),
         "containerd containerd -c config/containerd.toml".to_owned(),

@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 use drqm_api::v1alpha1::QueueManagerStatusWord;
 
 use crate::demo::broker::{NAME, NAMESPACE};
-use crate::demo::side::selector;
 use crate::demo::table::Outcome;
 use crate::demo::world::{PATIENCE, World};
 
@@ -42,7 +41,7 @@ pub(super) fn delete(world: &mut World) -> Result<Outcome> {
             "-n",
             NAMESPACE,
             "-l",
-            &selector(),
+            &side.selector(),
         ])?;
         ensure!(
             children == 0,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use drqm_api::v1alpha1::{DrStatusWord, EffectiveRole, TransitionState};
 
 use super::switch::{self, By};
-use crate::demo::load::Window;
+use crate::demo::load::{Found, Window};
 use crate::demo::options::Mode;
 use crate::demo::side::Side;
 use crate::demo::table::Outcome;
@@ -23,13 +23,30 @@ const AFTERWARDS: usize = 200;
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 pub(super) fn power_cut(world: &mut World) -> Result<Outcome> {
+    let found = lose_primary(world, UNDER_LOAD, AFTERWARDS)?;
+    Ok(Outcome {
+        confirmed: Some(found.confirmed),
+        found: Some(found.found),
+        remark: format!(
+            "{} confirmed after the recovery point are lost",
+            found.tail_missing
+        ),
+    })
+}
+
+/// Cuts the power of the first side when so many more messages are confirmed, promotes the second,
+/// waits for more there, and looks for every one of them.
+///
+/// # Errors
+/// When a message is missing that must be there, or anything on the way does not happen.
+pub fn lose_primary(world: &mut World, under_load: usize, afterwards: usize) -> Result<Found> {
     let (lost, survivor) = (world.first().clone(), world.second().clone());
     let host = lost.host.context("a host of the lab")?;
     let before = world.load.confirmed();
     let putting = world.start_putting("")?;
     world
         .load
-        .wait_until_confirmed(before + UNDER_LOAD, PATIENCE)?;
+        .wait_until_confirmed(before + under_load, PATIENCE)?;
     world.ui.typed(&format!("cargo lab power-off {host}"));
     world.lab()?.power_off(host)?;
     // From here on whatever is confirmed is confirmed by the survivor.
@@ -50,7 +67,7 @@ pub(super) fn power_cut(world: &mut World) -> Result<Outcome> {
     world.measured.switches.push(switch);
     world
         .load
-        .wait_until_confirmed(world.load.confirmed() + AFTERWARDS, PATIENCE)?;
+        .wait_until_confirmed(world.load.confirmed() + afterwards, PATIENCE)?;
     putting.terminate();
     world.end_of_putting(putting, LAST_WORDS)?;
 
@@ -67,17 +84,14 @@ pub(super) fn power_cut(world: &mut World) -> Result<Outcome> {
     }
     let found = world.check()?;
     world.show_status(&survivor, &lost)?;
-    Ok(Outcome {
-        confirmed: Some(found.confirmed),
-        found: Some(found.found),
-        remark: format!(
-            "{} confirmed after the recovery point are lost",
-            found.tail_missing
-        ),
-    })
+    Ok(found)
 }
 
-pub(super) fn lost_side_returns(world: &mut World) -> Result<Outcome> {
+/// The side that was lost gets its power back and becomes the Secondary of the one that took over.
+///
+/// # Errors
+/// When it starts by itself, does not say what it is, or does not synchronize.
+pub fn lost_side_returns(world: &mut World) -> Result<Outcome> {
     let (lost, survivor) = (world.first().clone(), world.second().clone());
     let host = lost.host.context("a host of the lab")?;
     world.ui.typed(&format!("cargo lab power-on {host}"));

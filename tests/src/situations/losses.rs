@@ -1,0 +1,114 @@
+//! Processes, links and resources that go away: what is there afterwards is what was there before.
+
+use anyhow::{Context, Result, ensure};
+use drqm_api::conditions::reason;
+use drqm_api::v1alpha1::{DrStatusWord, EffectiveRole, VerdictWord};
+
+use super::pair::{self, NAME, apply, expect_left, leave, sides, wait_until_normal};
+use crate::demo::broker::NAMESPACE;
+use crate::demo::side::Side;
+use crate::demo::world::{PATIENCE, SYNCHRONIZATION, World};
+
+/// The device dies under the queue manager; ruling 21: the operator heals the pod by itself.
+pub(super) fn replicator_is_killed(world: &mut World) -> Result<()> {
+    let both = sides(world, NAME);
+    let [first, second] = &both;
+    let before = pair::uuid(world, first)?;
+    leave(world, first, "before-the-kill")?;
+    let host = first.host.context("a host of the lab")?;
+    let pod = pod_uid(first)?;
+    world.in_host(host, &["pkill", "-KILL", "-x", "drqm-replicator"])?;
+    first.wait_for("another pod serves", SYNCHRONIZATION, |status| {
+        let healed = pod_uid(first).is_ok_and(|now| now != pod);
+        (healed && status.serving).then_some(())
+    })?;
+    ensure!(
+        pair::uuid(world, first)? == before,
+        "the volume was formatted anew"
+    );
+    expect_left(world, first, "before-the-kill")?;
+    wait_until_normal(&both)?;
+    ensure!(
+        second.status()?.role == EffectiveRole::Secondary,
+        "the secondary took over"
+    );
+    Ok(())
+}
+
+fn pod_uid(side: &Side) -> Result<String> {
+    let pods = side.get(&["pods", "-n", NAMESPACE, "-l", &side.selector()])?;
+    let uid = pods["items"][0]["metadata"]["uid"].as_str();
+    Ok(uid.context("no pod")?.to_owned())
+}
+
+/// GitOps brings an old resource back over data that were kept: it promotes nothing by itself.
+pub(super) fn resource_is_created_again(world: &mut World) -> Result<()> {
+    let both = sides(world, NAME);
+    let [first, second] = &both;
+    world.patch(second, r#"{"spec":{"deletion":{"data":"Retain"}}}"#)?;
+    let kept = second.resource()?.context("it exists")?;
+    let mut kept = serde_json::to_value(kept)?;
+    pair::delete(world, second)?;
+    for field in [
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "managedFields",
+        "finalizers",
+    ] {
+        kept["metadata"]
+            .as_object_mut()
+            .context("metadata")?
+            .remove(field);
+    }
+    kept.as_object_mut().context("an object")?.remove("status");
+    let mut promoting = kept.clone();
+    promoting["spec"]["role"] = "Primary".into();
+    apply(world, second, &promoting)?;
+    let message = second.wait_for("the request is taken for an old one", PATIENCE, |status| {
+        let request = status.request.as_ref()?;
+        let held =
+            request.verdict == VerdictWord::Hold && request.reason == reason::STALE_ROLE_REQUEST;
+        held.then(|| request.message.clone())
+    })?;
+    world.ui.print(&message);
+    world.expect_no_device(second)?;
+    ensure!(first.status()?.serving, "the primary no longer serves");
+    world.ask_for(second, "Secondary")?;
+    wait_until_normal(&both)?;
+    world.patch(second, r#"{"spec":{"deletion":{"data":"Delete"}}}"#)
+}
+
+/// The node reboots while the link is down: told to hold, the primary keeps its device closed until it
+/// hears of its peer, and then goes on by itself.
+pub(super) fn primary_starts_alone(world: &mut World) -> Result<()> {
+    let both = sides(world, NAME);
+    let [first, second] = &both;
+    let before = pair::uuid(world, first)?;
+    leave(world, first, "before-the-reboot")?;
+    world.patch(
+        first,
+        r#"{"spec":{"start":{"whenPeerUnknown":"Hold","peerCheckTimeoutSeconds":1}}}"#,
+    )?;
+    let host = first.host.context("a host of the lab")?;
+    world.ui.typed(&format!("cargo lab power-off {host}"));
+    world.lab()?.power_off(host)?;
+    second.wait_for_dr(DrStatusWord::RemoteUnavailable, PATIENCE)?;
+    world.ui.typed("cargo lab cut");
+    world.lab()?.cut()?;
+    world.ui.typed(&format!("cargo lab power-on {host}"));
+    world.lab()?.power_on(host)?;
+    let said = pair::wait_for_words(first, "the device is held", &["start.whenPeerUnknown"])?;
+    world.ui.print(&said);
+    world.expect_no_device(first)?;
+    world.ui.typed("cargo lab heal");
+    world.lab()?.heal()?;
+    first.wait_until_serving(SYNCHRONIZATION)?;
+    ensure!(
+        pair::uuid(world, first)? == before,
+        "the volume was formatted anew"
+    );
+    expect_left(world, first, "before-the-reboot")?;
+    wait_until_normal(&both)
+}
