@@ -82,8 +82,9 @@ pub fn choose(namespace: &str, name: &str, size_bytes: u64, candidates: &[Candid
     match free.first() {
         None => Choice::Undecided("no node with a ready replicator".to_owned()),
         Some((room, node)) if *room < size_bytes => Choice::Undecided(format!(
-            "pool full: {size_bytes} bytes are needed, and the node with the most room, {node}, has \
-             {room}; make room there, or give replicator.pool more in the operator's configuration"
+            "spec.storage.size: the pool is full: {size_bytes} bytes are needed, and the node with the most \
+             room, {node}, has {room}; delete this and create it smaller, make room there, or give \
+             replicator.pool more in the operator's configuration"
         )),
         Some((_, node)) => Choice::New((*node).to_owned()),
     }
@@ -252,7 +253,10 @@ mod tests {
     fn no_node_too_little_room_and_two_volumes_say_so() {
         for (candidates, word) in [
             (vec![], "no node"),
-            (vec![candidate("a", 5, &[])], "pool full"),
+            (
+                vec![candidate("a", 5, &[])],
+                "spec.storage.size: the pool is full",
+            ),
             (
                 vec![candidate("a", 5, &["qmdr"]), candidate("b", 5, &["qmdr"])],
                 "a, b",

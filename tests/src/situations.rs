@@ -28,18 +28,20 @@ use crate::ui::Ui;
 /// A case: what a person would call it, and what it does and expects.
 type Case = (&'static str, fn(&mut World) -> Result<()>);
 
-/// Cases with queue managers that exist only during the case.
-const ALONE: [Case; 4] = [
+/// Cases with queue managers that exist only during the case, and the last one, which leaves the pair.
+const ALONE: [Case; 5] = [
     ("the pool is full", input::pool_is_full),
     ("the image cannot be pulled", input::image_cannot_be_pulled),
     ("the Secret does not exist", input::secret_is_unknown),
+    ("the sizes differ", input::sizes_differ),
     ("both sides are created as Primary", input::two_primaries),
 ];
 
 /// Cases of one pair, each begins where the one before ended.
-const TOGETHER: [Case; 7] = [
+const TOGETHER: [Case; 8] = [
     ("a second pair, ext4 and synchronous", roles::second_pair),
     ("the replicator is killed", losses::replicator_is_killed),
+    ("the device's link is missing", losses::link_is_missing),
     ("both roles are patched at once", roles::swapped_at_once),
     ("a promotion needs force", roles::promotion_needs_force),
     (

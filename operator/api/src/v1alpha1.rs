@@ -234,7 +234,7 @@ pub struct StorageSpec {
     #[schemars(schema_with = "quantity_string")]
     #[x_kube(
         validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("storage.size must be a quantity greater than 0, for example 3Gi"),
-        validation = Rule::new("!isQuantity(self) || (quantity(self).isInteger() && quantity(self).asInteger() % 4096 == 0)").message("storage.size must be a whole number of 4096-byte sectors; use a binary suffix, for example 3Gi or 512Mi"),
+        validation = Rule::new("!isQuantity(self) || (quantity(self).isInteger() && quantity(self).asInteger() % 4096 == 0)").message("storage.size must be a whole number of 4096-byte sectors below 100Ti, without a fraction, for example 3Gi or 512Mi"),
         validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0").message("storage.size cannot shrink; create a smaller DrQueueManager and move the data"),
         validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) <= 0").message("storage.size cannot grow yet; growing comes with a later version, set it back")
     )]

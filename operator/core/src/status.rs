@@ -100,6 +100,15 @@ impl Facts<'_> {
         self.plan.and_then(|plan| plan.judgement.as_ref())
     }
 
+    /// Why nothing is known of the volume.
+    fn silence(&self) -> &'static str {
+        match &self.seen.replicator {
+            ReplicatorView::NoNode => "no node is chosen yet",
+            ReplicatorView::Unreachable { .. } => "the replicator does not answer",
+            ReplicatorView::Reached(_) => "the volume does not exist yet",
+        }
+    }
+
     fn pod(&self) -> Option<&PodFacts> {
         self.seen.children.pod.as_ref()
     }

@@ -15,7 +15,7 @@ use crate::demo::world::{PATIENCE, SYNCHRONIZATION, World};
 pub(super) fn pool_is_full(world: &mut World) -> Result<()> {
     let side = world.first().named("huge");
     let mut wanted = manifest(world, &side, None);
-    wanted["spec"]["storage"]["size"] = json!("100Ti");
+    wanted["spec"]["storage"]["size"] = json!("99Ti");
     apply(world, &side, &wanted)?;
     let words = ["spec.storage.size", "pool", "smaller"];
     let said = wait_for_words(&side, "the pool is full", &words)?;
@@ -35,13 +35,9 @@ pub(super) fn image_cannot_be_pulled(world: &mut World) -> Result<()> {
 
     let image = "/spec/queueManager/custom/template/spec/containers/0/image";
     let mut bad = good.clone();
-    *bad.pointer_mut(image).expect("of the manifest") = json!("nowhere.invalid/none:1");
+    *bad.pointer_mut(image).expect("of the manifest") = json!("127.0.0.1:1/none:1");
     apply(world, &side, &bad)?;
-    let said = wait_for_words(
-        &side,
-        "the image cannot be pulled",
-        &["nowhere.invalid/none:1"],
-    )?;
+    let said = wait_for_words(&side, "the image cannot be pulled", &["127.0.0.1:1/none:1"])?;
     world.ui.print(&said);
     ensure!(!side.status()?.serving, "it serves without an image");
 
@@ -67,6 +63,30 @@ pub(super) fn secret_is_unknown(world: &mut World) -> Result<()> {
         "it began without keys"
     );
     delete(world, &side)
+}
+
+pub(super) fn sizes_differ(world: &mut World) -> Result<()> {
+    let both = sides(world, "uneven");
+    let [first, second] = &both;
+    apply(world, first, &manifest(world, first, Some(second)))?;
+    first.wait_for("the keys are made", PATIENCE, |status| {
+        status.pair_secret.as_ref().map(drop)
+    })?;
+    world.typed(&format!(
+        "kubectl drqm peer-manifest uneven -n {NAMESPACE} --context {} | sed 's/size: 64Mi/size: 128Mi/' | \
+         kubectl apply --context {} -f -",
+        first.context, second.context
+    ))?;
+    for side in &both {
+        let said = wait_for_words(side, "the sizes differ", &["storage.size is"])?;
+        world.ui.print(&said);
+        ensure!(
+            side.status()?.role != EffectiveRole::Primary && side.pods()? == 0,
+            "{} began beside an unlike peer",
+            side.context
+        );
+    }
+    both.iter().try_for_each(|side| delete(world, side))
 }
 
 /// Each makes keys of its own, so that they do not know each other: neither begins. The way out is what

@@ -8,6 +8,7 @@ use super::pair::{self, NAME, apply, expect_left, leave, sides, wait_until_norma
 use crate::demo::broker::NAMESPACE;
 use crate::demo::side::Side;
 use crate::demo::world::{PATIENCE, SYNCHRONIZATION, World};
+use crate::wait::{Look, wait_until};
 
 /// The device dies under the queue manager; ruling 21: the operator heals the pod by itself.
 pub(super) fn replicator_is_killed(world: &mut World) -> Result<()> {
@@ -33,6 +34,44 @@ pub(super) fn replicator_is_killed(world: &mut World) -> Result<()> {
         "the secondary took over"
     );
     Ok(())
+}
+
+/// The device's link goes while kubelet looks for it: kubelet mounts what it finds, and must find nothing
+/// that it would format.
+pub(super) fn link_is_missing(world: &mut World) -> Result<()> {
+    let [first, _] = sides(world, NAME);
+    let before = pair::uuid(world, &first)?;
+    leave(world, &first, "before-the-link-went")?;
+    world.patch(&first, r#"{"spec":{"queueManager":{"running":false}}}"#)?;
+    first.wait_until_no_pod(PATIENCE)?;
+    let host = first.host.context("a host of the lab")?;
+    let (link, away) = (first.device(), format!("{}.away", first.device()));
+    world.in_host(host, &["mv", &link, &away])?;
+    world.patch(&first, r#"{"spec":{"queueManager":{"running":true}}}"#)?;
+    let what = format!("kubelet looks for the link on {}", first.context);
+    wait_until(&what, PATIENCE, || {
+        let events = first.get(&[
+            "events",
+            "-n",
+            NAMESPACE,
+            "--field-selector",
+            "reason=FailedMount",
+        ])?;
+        let pod = format!("{NAME}-0");
+        let found = events["items"].as_array().into_iter().flatten();
+        let missed = found.filter(|event| event["involvedObject"]["name"] == pod.as_str());
+        Ok(match missed.count() {
+            0 => Look::NotYet("no mount has failed yet".to_owned()),
+            _ => Look::Holds(()),
+        })
+    })?;
+    world.in_host(host, &["mv", &away, &link])?;
+    first.wait_until_serving(SYNCHRONIZATION)?;
+    ensure!(
+        pair::uuid(world, &first)? == before,
+        "the volume was formatted anew"
+    );
+    expect_left(world, &first, "before-the-link-went")
 }
 
 fn pod_uid(side: &Side) -> Result<String> {

@@ -89,7 +89,7 @@ pub(super) fn split_brain(world: &mut World) -> Result<()> {
     world.lab()?.heal()?;
     for side in &both {
         side.wait_for_dr(DrStatusWord::Partitioned, PATIENCE)?;
-        side.expect_condition("SplitBrain", "True", reason::SPLIT_BRAIN)?;
+        side.expect_condition("SplitBrain", "True", reason::DETECTED)?;
     }
     expect_left(world, first, "only-here")?;
     expect_left(world, second, "only-there")?;

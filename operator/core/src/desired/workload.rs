@@ -16,6 +16,9 @@ pub fn stateful_set(valid: &Valid, replicas: i32) -> StatefulSet {
         metadata: child_metadata(valid, valid.name.clone()),
         spec: Some(StatefulSetSpec {
             replicas: Some(replicas),
+            // There is one pod at most. In order, a pod that never became ready would keep its
+            // replacement from being made, and a corrected template would never be tried.
+            pod_management_policy: Some("Parallel".to_owned()),
             service_name: Some(valid.name.clone()),
             selector: LabelSelector {
                 match_labels: Some(pod_selector(valid)),

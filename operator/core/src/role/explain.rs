@@ -173,7 +173,7 @@ fn creation(why: &str, names: Names<'_>) -> Option<String> {
             "{peer} has data of this pair, so this side does not begin an empty queue manager; patch spec.role to Secondary to receive it"
         ),
         reason::PEER_UNREACHABLE_AT_CREATION => format!(
-            "{peer} is configured and cannot be reached, so it is not known whether it has data; create the other side, or create this object with spec.bootstrap: New to begin without it"
+            "{peer} is configured and cannot be reached, or does not know this pair, so it is not known whether it has data; create the other side as Secondary with what `kubectl drqm peer-manifest` prints here, or create this object with spec.bootstrap: New to begin without it"
         ),
         reason::LISTENING_FOR_PEER => {
             format!("listening for {peer} for 30 seconds before beginning without it")

@@ -239,7 +239,7 @@ fn role_settled(facts: &Facts<'_>) -> State {
 
 fn peer_connected(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
-        return unknown("the replicator does not answer");
+        return unknown(facts.silence());
     };
     let peer = facts.peer_name();
     let explained = |why: &str| {
@@ -270,7 +270,7 @@ fn peer_connected(facts: &Facts<'_>) -> State {
 
 fn in_sync(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
-        return unknown("the replicator does not answer");
+        return unknown(facts.silence());
     };
     match (volume.data, volume.link.state) {
         (DataWord::Diverged, _) => bad(reason::PARTITIONED, "both sides changed data on their own"),
@@ -300,7 +300,7 @@ fn in_sync(facts: &Facts<'_>) -> State {
 
 fn consistent(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
-        return unknown("the replicator does not answer");
+        return unknown(facts.silence());
     };
     match volume.data {
         DataWord::UpToDate | DataWord::SyncSource | DataWord::Behind | DataWord::Diverged => good(
@@ -322,7 +322,7 @@ fn consistent(facts: &Facts<'_>) -> State {
 
 fn promotable(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
-        return unknown("the replicator does not answer");
+        return unknown(facts.silence());
     };
     if volume.role == Role::Primary {
         return good(reason::ALREADY_PRIMARY, "this side is Primary");
@@ -365,7 +365,7 @@ fn promotable(facts: &Facts<'_>) -> State {
 
 fn split_brain(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
-        return unknown("the replicator does not answer");
+        return unknown(facts.silence());
     };
     let peer = Some(facts.peer_name());
     let names = Names {
@@ -432,7 +432,7 @@ fn peer_config_matches(facts: &Facts<'_>) -> State {
 
 fn storage_healthy(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
-        return unknown("the replicator does not answer");
+        return unknown(facts.silence());
     };
     if let Some(error) = &volume.error {
         return bad(reason::IO_ERROR, error.clone());
