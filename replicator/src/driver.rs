@@ -240,6 +240,7 @@ impl Driver {
             self.stopped = true;
         } else if self.stop_by.is_none() {
             self.stop_by = Some(Instant::now() + STOP_LIMIT);
+            self.link(LinkOrder::Last);
             self.step(Event::StopRequested);
         }
     }

@@ -4,6 +4,7 @@
 //! Children are process groups of their own: a Ctrl-C in the terminal reaches this program only, which
 //! ends what it was doing and cleans up.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -83,6 +84,16 @@ pub fn run_shown(command: &mut Command, deadline: Duration, ui: &Ui) -> Result<F
     finish(command, deadline, Some(ui))
 }
 
+/// As [`run`]; both its outputs go to a file, in the order in which they come.
+///
+/// # Errors
+/// See [`run`].
+pub fn run_into(command: &mut Command, deadline: Duration, file: &File) -> Result<Finished> {
+    command.stdout(file.try_clone()?).stderr(file.try_clone()?);
+    let running = Background::spawn(command, None)?;
+    to_its_end(running, command, deadline)
+}
+
 /// Runs a process that must succeed and returns its standard output.
 ///
 /// # Errors
@@ -96,12 +107,15 @@ pub fn output(command: &mut Command, deadline: Duration) -> Result<String> {
 }
 
 fn finish(command: &mut Command, deadline: Duration, ui: Option<&Ui>) -> Result<Finished> {
-    let name = describe(command);
-    let mut running = Background::start(command, ui)?;
-    match running.wait(deadline)? {
-        Some(finished) => Ok(finished),
-        None => bail!("`{name}` did not end within {} s", deadline.as_secs()),
-    }
+    let running = Background::start(command, ui)?;
+    to_its_end(running, command, deadline)
+}
+
+fn to_its_end(mut running: Background, command: &Command, deadline: Duration) -> Result<Finished> {
+    running.wait(deadline)?.with_context(|| {
+        let seconds = deadline.as_secs();
+        format!("`{}` did not end within {seconds} s", describe(command))
+    })
 }
 
 /// A process that runs beside this program; dropped, it is killed with everything it started.
@@ -120,12 +134,15 @@ impl Background {
     /// # Errors
     /// When it cannot start.
     pub fn start(command: &mut Command, ui: Option<&Ui>) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(command, ui)
+    }
+
+    /// Starts a process whose outputs lead where the command says.
+    fn spawn(command: &mut Command, ui: Option<&Ui>) -> Result<Self> {
         let mut child = command
+            .stdin(Stdio::null())
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start `{}`", describe(command)))?;
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -6,12 +6,14 @@
 //! |---|---|
 //! | [`pair`] | a pair of queue managers to do things to |
 //! | [`input`] | bad input that a running operator meets |
+//! | [`keys`] | certificates of one's own, exchanged and wrong |
 //! | [`roles`] | roles asked for at a bad moment |
 //! | [`losses`] | processes, links and resources that go away |
 //!
 //! Does not live here: what the API server refuses by itself (`tests/tests/admission.rs`).
 
 mod input;
+mod keys;
 mod losses;
 mod pair;
 mod roles;
@@ -29,11 +31,12 @@ use crate::ui::Ui;
 type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 /// Cases with queue managers that exist only during the case, and the last one, which leaves the pair.
-const ALONE: [Case; 5] = [
+const ALONE: [Case; 6] = [
     ("the pool is full", input::pool_is_full),
     ("the image cannot be pulled", input::image_cannot_be_pulled),
     ("the Secret does not exist", input::secret_is_unknown),
     ("the sizes differ", input::sizes_differ),
+    ("keys of one's own are exchanged", keys::are_exchanged),
     ("both sides are created as Primary", input::two_primaries),
 ];
 
@@ -61,7 +64,7 @@ const TOGETHER: [Case; 8] = [
 /// When an expectation does not hold; logs and objects of that moment are saved.
 pub fn run(ui: &Ui) -> Result<()> {
     let mut world = preparation::prepare(&Options::default(), ui)?;
-    let result = steps::install(&mut world).and_then(|()| all(&mut world));
+    let result = steps::install_in_both_ways(&world).and_then(|()| all(&mut world));
     if result.is_err()
         && let Ok(folder) = evidence::save(&world)
     {

@@ -7,6 +7,7 @@
 pub mod stages;
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,8 +21,11 @@ use crate::repository;
 use crate::ui::Ui;
 use stages::{ALL, Stage};
 
-/// How many lines of a failed stage are shown.
+/// How many lines of a failed stage are shown: its last ones.
 const SHOWN: usize = 60;
+
+/// How many lines are shown from each failed assertion on, wherever in the log it is.
+const ASSERTION: usize = 6;
 
 /// Checks of the repository; all of them, or those that are named.
 #[derive(Debug, Parser)]
@@ -62,27 +66,18 @@ impl Log {
         // A failed assertion names its place; frames of the runtime would push it out of sight.
         command.env("RUST_BACKTRACE", "0");
         let line = process::describe(command);
-        self.append(&format!("$ {line}\n"))?;
-        let finished = process::run(command, deadline)?;
-        self.append(&finished.stdout)?;
-        self.append(&finished.stderr)?;
-        match finished.code() {
+        let mut file = File::options().append(true).open(&self.path)?;
+        writeln!(file, "$ {line}").with_context(|| self.path.display().to_string())?;
+        match process::run_into(command, deadline, &file)?.code() {
             Some(0) => Ok(()),
             Some(code) => bail!("`{line}` ended with {code}"),
             None => bail!("`{line}` was ended by a signal"),
         }
     }
 
-    fn append(&self, text: &str) -> Result<()> {
-        use std::io::Write;
-        let mut file = File::options().append(true).open(&self.path)?;
-        file.write_all(text.as_bytes())
-            .with_context(|| self.path.display().to_string())
-    }
-
-    fn last_lines(&self) -> String {
-        let text = fs::read_to_string(&self.path).unwrap_or_default();
-        last_lines(&text, SHOWN).to_owned()
+    /// What says why the stage failed.
+    fn essence(&self) -> String {
+        essence(&fs::read_to_string(&self.path).unwrap_or_default())
     }
 }
 
@@ -144,7 +139,7 @@ fn one(stage: &Stage, ui: &Ui) -> Result<bool> {
         Err(error) if error.is::<Interrupted>() => Err(error),
         Err(error) => {
             drop(item);
-            ui.print(&log.last_lines());
+            ui.print(&log.essence());
             ui.print(&format!(
                 "{:10} FAILED {seconds:>7.1} s: {error:#}",
                 stage.name
@@ -159,10 +154,23 @@ fn stage_names() -> Vec<&'static str> {
     ALL.iter().map(|stage| stage.name).collect()
 }
 
-fn last_lines(text: &str, count: usize) -> &str {
-    let breaks = text.trim_end().rmatch_indices('\n');
-    let start = breaks.map(|(at, _)| at + 1).nth(count - 1);
-    text[start.unwrap_or(0)..].trim_end()
+/// The failed assertions of a log, each with what follows it, and the last lines.
+fn essence(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let tail = lines.len().saturating_sub(SHOWN);
+    let mut shown = String::new();
+    let mut rest = 0;
+    for (at, line) in lines.iter().enumerate() {
+        if line.contains("panicked at") {
+            rest = ASSERTION;
+        }
+        if rest > 0 || at >= tail {
+            shown.push_str(line);
+            shown.push('\n');
+        }
+        rest = rest.saturating_sub(1);
+    }
+    shown.trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -179,9 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_whole() {
-        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc");
-        assert_eq!(last_lines("a\nb\n", 9), "a\nb");
-        assert_eq!(last_lines("", 3), "");
+    fn failed_assertions_and_the_last_lines_are_shown() {
+        let long = "noise\n".repeat(2 * SHOWN);
+        let text = format!("{long}thread 'x' panicked at y:1:\nwhy\n{long}the end\n");
+        let shown = essence(&text);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[..3], ["thread 'x' panicked at y:1:", "why", "noise"]);
+        assert_eq!(
+            (lines.len(), lines.last()),
+            (SHOWN + ASSERTION, Some(&"the end"))
+        );
+        assert_eq!(essence(""), "");
     }
 }

@@ -323,7 +323,9 @@ pub struct PeerSpec {
 #[serde(rename_all = "camelCase")]
 pub struct TlsSpec {
     /// Secret of type kubernetes.io/tls in this namespace, with ca.crt beside tls.crt and tls.key
-    /// (the form that cert-manager makes).
+    /// (the form that cert-manager makes). The certificate is for clients and servers, and carries the
+    /// DNS name `<queue manager>.pair.drqm.io`, where `<queue manager>` is queueManager.name in lower
+    /// case with `-` for everything but letters and digits. A new content is taken up at once.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
 }

@@ -73,6 +73,14 @@ impl Device {
         }
     }
 
+    /// Whether the shell is bringing the device up or down.
+    pub(crate) const fn is_changing(&self) -> bool {
+        matches!(
+            self.state,
+            State::Opening | State::Publishing | State::Closing
+        )
+    }
+
     /// Whether requests of the user are carried out.
     pub(crate) const fn serves(&self) -> bool {
         !matches!(self.state, State::Closed | State::Dead | State::Failed)

@@ -311,17 +311,18 @@ impl Engine {
         self.advance(out);
     }
 
-    /// Lets every part do what has become possible.
+    /// Lets every part do what has become possible, each after those whose work it follows: nothing is
+    /// left over for the next fact, which may not come for a minute.
     fn advance(&mut self, out: &mut Vec<Effect>) {
+        self.advance_stop(out);
         self.advance_link(out);
         self.advance_change(out);
         self.advance_device(out);
         self.advance_writes(out);
         self.advance_replica(out);
         self.advance_resync(out);
-        self.advance_activity(out);
-        self.advance_stop(out);
         self.write_pages(out);
+        self.advance_activity(out);
         self.write_superblock(out);
         let digest = self.digest();
         if self.last_notified.as_ref() != Some(&digest) {

@@ -75,6 +75,11 @@ impl Bitmap {
         None
     }
 
+    /// Members at or after `from`, in order.
+    pub(crate) fn iter_from(&self, from: u64) -> impl Iterator<Item = u64> {
+        std::iter::successors(self.next(from), |chunk| self.next(chunk + 1))
+    }
+
     /// Members as `(first, length)` runs. With more than `limit` runs, small gaps are closed until
     /// it fits: a superset of the differences is always safe.
     pub(crate) fn runs(&self, limit: usize) -> Vec<(u64, u64)> {

@@ -18,6 +18,7 @@
 //! cache, so what was sent proves nothing. Progress lives in `pending`, in memory.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -36,6 +37,9 @@ use crate::time::Mono;
 
 /// Bytes of one read: a live 4 KiB write waits behind at most one such frame per place in the queue.
 const READ_BYTES: u64 = 256 << 10;
+
+/// Reads of a copy under way at once.
+const READS_MAX: u32 = 8;
 
 /// Runs of a bitmap frame; more are merged, so that a frame stays under its limit.
 const RUNS_MAX: usize = 32 << 10;
@@ -102,6 +106,23 @@ impl Source {
             self.stage,
             Stage::Copying | Stage::Flushing | Stage::Recording
         )
+    }
+
+    /// Free pending chunks in a row, at most one read's worth, from where the last call ended, around.
+    fn next_run(&mut self, is_free: impl Fn(u64) -> bool) -> Option<Range<u64>> {
+        let ahead = self.pending.iter_from(self.cursor);
+        let behind = self.pending.iter_from(0).take_while(|c| *c < self.cursor);
+        let first = ahead.chain(behind).find(|c| is_free(*c))?;
+        let mut end = first + 1;
+        while (end + 1 - first) << CHUNK_SHIFT <= READ_BYTES
+            && end < self.pending.chunks()
+            && self.pending.contains(end)
+            && is_free(end)
+        {
+            end += 1;
+        }
+        self.cursor = end;
+        Some(first..end)
     }
 
     pub(crate) fn copy(&self) -> Option<Copy> {
@@ -309,30 +330,23 @@ impl Engine {
         }
     }
 
-    /// The next range to copy: pending, and neither being written nor being read.
+    /// The next range to copy: pending, and neither being written nor being read. What is being written
+    /// is passed over: a read that races a local write would put old data behind a newer mirrored write.
     fn next_chunk(&mut self) -> Option<(u64, u64)> {
         let size = self.identity.size;
-        let s = self.source()?;
-        if s.stage != Stage::Copying || s.outstanding_bytes >= RESYNC_WINDOW_BYTES || s.reads >= 8 {
+        let Some(Join::Source(s)) = self.link.join_mut() else {
+            return None;
+        };
+        let full = s.outstanding_bytes >= RESYNC_WINDOW_BYTES || s.reads >= READS_MAX;
+        if s.stage != Stage::Copying || full {
             return None;
         }
-        let first = s.pending.next(s.cursor).or_else(|| s.pending.next(0))?;
-        let mut last = first;
-        while (last + 2 - first) << CHUNK_SHIFT <= READ_BYTES
-            && last + 1 < s.pending.chunks()
-            && s.pending.contains(last + 1)
-        {
-            last += 1;
-        }
-        let offset = first << CHUNK_SHIFT;
-        let len = ((last + 1) << CHUNK_SHIFT).min(size) - offset;
-        s.cursor = last + 1;
-        // A read must not race a local write: it would put old data behind a newer mirrored write.
-        if self.guest.overlaps_local(offset, len) {
-            return None;
-        }
-        let s = self.source()?;
-        for chunk in first..=last {
+        let guest = &self.guest;
+        let is_free = |chunk: u64| !guest.overlaps_local(chunk << CHUNK_SHIFT, 1 << CHUNK_SHIFT);
+        let chunks = s.next_run(is_free)?;
+        let offset = chunks.start << CHUNK_SHIFT;
+        let len = (chunks.end << CHUNK_SHIFT).min(size) - offset;
+        for chunk in chunks {
             s.pending.remove(chunk);
         }
         Some((offset, len))

@@ -130,7 +130,7 @@ async fn a_fenced_volume_refuses_commands_and_sessions_and_stops_at_once() {
     loop {
         match volume.link_orders.recv().await.unwrap() {
             LinkOrder::Close { session, .. } => break assert_eq!(session, SessionId(7)),
-            LinkOrder::DialNow | LinkOrder::Settings(_) => {}
+            LinkOrder::DialNow | LinkOrder::Settings(_) | LinkOrder::Last => {}
         }
     }
 

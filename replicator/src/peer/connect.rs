@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::names::resolve;
 use super::session::{Outbound, Wire, outgoing};
+use super::tls::is_unknown_pair;
 use super::{LinkSettings, Security, fault_of};
 
 /// All sockets of an address, then TLS, then HTTP/2, each. A WAN round trip is 100 ms, and the kernel
@@ -49,11 +50,19 @@ pub(super) async fn dial(address: &str, settings: &LinkSettings) -> Result<Wire,
             let tls = timeout(CONNECT_LIMIT, connector.connect(keys.name.clone(), tcp))
                 .await
                 .map_err(|_| LinkFault::Lost(format!("{address}: no TLS in {CONNECT_LIMIT:?}")))?
-                .map_err(|e| named(address, fault_of(&e)))?;
+                .map_err(|e| named(address, handshake_fault(&e)))?;
             open(address, tls, &keys.name.to_str()).await
         }
         #[cfg(feature = "measure")]
         Security::Plain => open(address, tcp, "plain").await,
+    }
+}
+
+fn handshake_fault(error: &std::io::Error) -> LinkFault {
+    if is_unknown_pair(error) {
+        LinkFault::Lost("answers, and does not know this pair".to_owned())
+    } else {
+        fault_of(error)
     }
 }
 

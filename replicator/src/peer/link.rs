@@ -65,8 +65,13 @@ pub(crate) enum LinkEvent {
 #[derive(Debug)]
 pub(crate) enum LinkOrder {
     DialNow,
-    Close { session: SessionId, reason: String },
+    Close {
+        session: SessionId,
+        reason: String,
+    },
     Settings(LinkSettings),
+    /// No more sessions: the volume stops.
+    Last,
 }
 
 /// What the listener brings.
@@ -103,6 +108,8 @@ pub(crate) struct Link {
     declined: u32,
     inbound_failure: Option<(LinkFault, Instant)>,
     last_session: u64,
+    /// The session that there is, is the last one.
+    stopping: bool,
 }
 
 impl Link {
@@ -127,6 +134,7 @@ impl Link {
             declined: 0,
             inbound_failure: None,
             last_session: 0,
+            stopping: false,
         }
     }
 
@@ -172,11 +180,11 @@ impl Link {
     }
 
     fn accepts(&self) -> bool {
-        self.settings.has_peer && self.settings.security != Security::None
+        self.settings.has_peer && self.settings.security != Security::None && !self.stopping
     }
 
     fn may_dial(&self) -> bool {
-        self.current.is_none() && self.dials.is_empty() && self.reachable()
+        !self.stopping && self.current.is_none() && self.dials.is_empty() && self.reachable()
     }
 
     async fn obey(&mut self, order: LinkOrder) {
@@ -190,6 +198,11 @@ impl Link {
                     self.tell(LinkEvent::DialFailed(LinkFault::Lost(text)))
                         .await;
                 }
+            }
+            LinkOrder::Last => {
+                self.stopping = true;
+                self.dials.shutdown().await;
+                self.accepts.shutdown().await;
             }
             LinkOrder::Close { session, reason } => {
                 if let Some(current) = self.current.as_mut().filter(|c| c.session == session) {

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::connect::{HTTP2_FRAME, HTTP2_KEEPALIVE, buffered, prepare};
 use super::link::Inbound;
 use super::session::{Outbound, Wire, outgoing};
-use super::tls::{PairKeys, carries_name};
+use super::tls::{PairKeys, carries_name, unknown_pair};
 use super::{Security, chain};
 use crate::accepted::Accepted;
 
@@ -209,6 +209,8 @@ async fn secure(
         .to_owned();
     let route = routes.find(port, &name);
     let Some((keys, link)) = route.and_then(|r| Some((r.keys?, r.link))) else {
+        // Fails by its nature, and tells the dialler why.
+        let _ = start.into_stream(Arc::new(unknown_pair())).await;
         return Err(io::Error::other(format!(
             "no pair of this node is called {name:?}"
         )));
@@ -268,6 +270,7 @@ impl Replication for Service {
         Ok(Response::new(Box::pin(stream.map(Ok))))
     }
 }
+
 /// Out of descriptors: the next try must not spin.
 async fn pause_after_failure() {
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, ClientConfig, RootCertStore, ServerConfig};
 
 use crate::pool::config::TlsConfig;
 
@@ -90,6 +91,33 @@ pub(crate) fn server_config(
         .map_err(|e| bad("tls.key", e))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
+}
+
+/// A server that ends every handshake with an alert ([`is_unknown_pair`]): there are no keys for the name
+/// that was asked for.
+pub(crate) fn unknown_pair() -> ServerConfig {
+    ServerConfig::builder()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(NoKeys))
+}
+
+/// Whether a handshake ended because the other side has no keys for the name. Not authenticated: whoever
+/// can cut the connection can say this as well.
+pub(crate) fn is_unknown_pair(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref());
+    matches!(
+        cause,
+        Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied))
+    )
+}
+
+#[derive(Debug)]
+struct NoKeys;
+
+impl ResolvesServerCert for NoKeys {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
 }
 
 /// Whether a presented certificate carries a name.

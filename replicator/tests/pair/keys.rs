@@ -31,6 +31,29 @@ async fn a_peer_with_another_pairs_certificate_is_kept_out() {
 }
 
 #[tokio::test]
+async fn a_peer_that_does_not_know_the_pair_says_so() {
+    let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
+    let (one_port, two_port) = (one.replication, two.replication);
+    let ca = Ca::new();
+    one.configure(with_peer(request(SMALL, "ext4"), &ca, two_port))
+        .await
+        .unwrap();
+    let unknown = |s: &pb::VolumeState| {
+        let link = s.link.as_ref().unwrap();
+        link.detail.contains("does not know this pair")
+    };
+    let state = one.until("told", unknown).await;
+    assert_eq!(link(&state), pb::LinkState::Down);
+    two.configure(with_peer(request(SMALL, "ext4"), &ca, one_port))
+        .await
+        .unwrap();
+    for site in [&mut one, &mut two] {
+        site.until("let in", |s| link(s) == pb::LinkState::Connected)
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn a_peer_whose_certificate_has_expired_is_kept_out_until_it_is_renewed() {
     let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
     let (one_port, two_port) = (one.replication, two.replication);
@@ -75,7 +98,8 @@ async fn a_peer_without_a_certificate_is_kept_out() {
         .await;
     let detail = state.link.unwrap().detail.to_lowercase();
     assert!(detail.contains("certificate"), "{detail}");
-    assert_eq!(site.counter("peer_connections_rejected_total").await, 1);
+    site.until_counter("refused", "peer_connections_rejected_total", |n| n == 1)
+        .await;
 }
 
 #[tokio::test]

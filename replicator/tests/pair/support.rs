@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use drqm_rpc::control::v1 as pb;
@@ -18,6 +19,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// No step of a test takes longer on a machine that is busy with a build.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Below the kernel's default range for outgoing connections.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 pub(crate) const PAIR_NAME: &str = "qm1.pair.drqm.io";
 
@@ -67,12 +71,17 @@ pub(crate) struct Site {
     pub(crate) client: Option<ControlClient<Channel>>,
 }
 
+/// A port that nobody listens on. Not one of those that the kernel gives to outgoing connections: it
+/// could be taken again before a process listens on it.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 64;
+        let port = PORTS.start + (n % u32::from(PORTS.end - PORTS.start)) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Site {
@@ -285,6 +294,29 @@ impl Site {
             .unwrap_or_else(|| panic!("{name}: {metrics}"))
             .parse()
             .unwrap()
+    }
+
+    /// Waits until a counter is as wanted: what is counted may be seen before its count.
+    pub(crate) async fn until_counter(
+        &self,
+        what: &str,
+        name: &str,
+        wanted: impl Fn(u64) -> bool,
+    ) -> u64 {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let value = self.counter(name).await;
+            if wanted(value) {
+                return value;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{}: {what}: {name} is {value}\n{}",
+                self.name,
+                self.log()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Body of a page of the admin port.

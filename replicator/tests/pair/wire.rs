@@ -35,7 +35,8 @@ async fn garbage_on_the_peer_port_costs_a_connection_and_nothing_else() {
             .unwrap();
     }
     site.state().await;
-    assert_eq!(site.counter("peer_connections_rejected_total").await, 3);
+    site.until_counter("refused", "peer_connections_rejected_total", |n| n == 3)
+        .await;
 }
 
 /// Frames that no peer sends, each with what comes before it in the stream.
@@ -87,13 +88,9 @@ async fn impossible_frames_end_the_session_and_the_real_peer_comes_back() {
             }
             stranger.say_bytes(bytes).await;
             stranger.until_ended().await;
-            let now = one.counter("peer_violations_total").await;
-            assert!(
-                now > counted,
-                "a frame that {what} is not counted\n{}",
-                one.log()
-            );
-            counted = now;
+            counted = one
+                .until_counter(what, "peer_violations_total", |n| n > counted)
+                .await;
         }
     }
     // A message that is cut off by the end of the stream.
@@ -103,7 +100,8 @@ async fn impossible_frames_end_the_session_and_the_real_peer_comes_back() {
     stranger.say_bytes(framed(1000, &[0; 10])).await;
     stranger.stop_talking();
     stranger.until_ended().await;
-    assert!(one.counter("peer_violations_total").await > counted);
+    one.until_counter("cut off", "peer_violations_total", |n| n > counted)
+        .await;
 
     until_normal(&mut one, &mut two).await;
     crate::write_durably(&mounted.path().join("file"), b"still here");

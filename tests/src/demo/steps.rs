@@ -141,12 +141,12 @@ pub const ALL: [Step; 17] = [
     step("delete", "dltmqm", Needs::Clusters, delete::delete),
 ];
 
-/// drqm into both clusters.
+/// drqm into both clusters, one by its Helm chart, the other by the kustomize base.
 ///
 /// # Errors
 /// When it does not come up.
-pub fn install(world: &mut World) -> Result<()> {
-    install::install(world).map(drop)
+pub fn install_in_both_ways(world: &World) -> Result<()> {
+    install::install_in_both_ways(world)
 }
 
 /// From two clusters to a pair in step, whose first side serves.

@@ -4,9 +4,8 @@ use anyhow::{Context, Result, ensure};
 use drqm_api::conditions::reason;
 use drqm_api::v1alpha1::{DrStatusWord, EffectiveRole, VerdictWord};
 
-use super::pair::{self, NAME, apply, expect_left, leave, sides, wait_until_normal};
+use super::pair::{self, NAME, apply, expect_left, leave, pod_uid, sides, wait_until_normal};
 use crate::demo::broker::NAMESPACE;
-use crate::demo::side::Side;
 use crate::demo::world::{PATIENCE, SYNCHRONIZATION, World};
 use crate::wait::{Look, wait_until};
 
@@ -72,12 +71,6 @@ pub(super) fn link_is_missing(world: &mut World) -> Result<()> {
         "the volume was formatted anew"
     );
     expect_left(world, &first, "before-the-link-went")
-}
-
-fn pod_uid(side: &Side) -> Result<String> {
-    let pods = side.get(&["pods", "-n", NAMESPACE, "-l", &side.selector()])?;
-    let uid = pods["items"][0]["metadata"]["uid"].as_str();
-    Ok(uid.context("no pod")?.to_owned())
 }
 
 /// GitOps brings an old resource back over data that were kept: it promotes nothing by itself.

@@ -123,6 +123,13 @@ pub(super) fn wait_for_words(side: &Side, what: &str, words: &[&str]) -> Result<
     })
 }
 
+/// UID of the queue manager's pod.
+pub(super) fn pod_uid(side: &Side) -> Result<String> {
+    let pods = side.get(&["pods", "-n", NAMESPACE, "-l", &side.selector()])?;
+    let uid = pods["items"][0]["metadata"]["uid"].as_str();
+    Ok(uid.context("no pod")?.to_owned())
+}
+
 /// UUID of the file system on the device.
 pub(super) fn uuid(world: &World, side: &Side) -> Result<String> {
     let host = side.host.context("a host of the lab")?;

@@ -110,7 +110,10 @@ fn unit(log: &Log) -> Result<()> {
     // The replicator's tests make file systems and mount them.
     packages::ensure(&Progress::silent())?;
     // Tests that bring clusters up are not among the default ones of their package.
-    log.run(cargo().args(["test", "--workspace"]), COMPILE)
+    log.run(
+        cargo().args(["test", "--workspace", "--no-fail-fast"]),
+        COMPILE,
+    )
 }
 
 fn tidy(log: &Log) -> Result<()> {

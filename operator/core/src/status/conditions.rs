@@ -242,17 +242,16 @@ fn peer_connected(facts: &Facts<'_>) -> State {
         return unknown(facts.silence());
     };
     let peer = facts.peer_name();
+    let names = Names {
+        peer: Some(peer),
+        verdict: VerdictWord::Steady,
+    };
     let explained = |why: &str| {
-        bad(
-            why,
-            explain(
-                why,
-                Names {
-                    peer: Some(peer),
-                    verdict: VerdictWord::Steady,
-                },
-            ),
-        )
+        let text = explain(why, names);
+        match volume.link.detail.as_str() {
+            "" => bad(why, text),
+            detail => bad(why, format!("{text} ({detail})")),
+        }
     };
     match volume.link.state {
         LinkState::Connected => good(reason::CONNECTED, format!("connected to {peer}")),

@@ -16,7 +16,11 @@ impl Engine {
         if !self.stopping || self.device.stop_begun || self.link.is_present() {
             return;
         }
-        let settled = self.guest.is_settled() && self.replica.is_settled() && self.is_persisted();
+        // Whoever brings the device up or down asks it for data, and must get them.
+        let settled = self.guest.is_settled()
+            && self.replica.is_settled()
+            && self.is_persisted()
+            && !self.device.is_changing();
         if self.fault.is_some() {
             self.device.stop_begun = true;
             out.push(Effect::Stopped);

@@ -347,7 +347,12 @@ impl World {
         let Some(engine) = self.nodes[n].engine.as_mut() else {
             return;
         };
+        let cause = event.clone();
         engine.step(now, event, &mut out);
+        // Nothing may be left over for the next fact: it may not come for a minute.
+        let mut late = Vec::new();
+        engine.step(now, Event::Tick, &mut late);
+        assert!(late.is_empty(), "after {cause:?} a tick brought {late:?}");
         let wake = engine.next_wakeup().map(|m| m.0.max(self.now));
         self.observe(n);
         for effect in out {
