@@ -325,7 +325,7 @@ pub struct TlsSpec {
     /// Secret of type kubernetes.io/tls in this namespace, with ca.crt beside tls.crt and tls.key
     /// (the form that cert-manager makes). The certificate is for clients and servers, and carries the
     /// DNS name `<queue manager>.pair.drqm.io`, where `<queue manager>` is queueManager.name in lower
-    /// case with `-` for everything but letters and digits. A new content is taken up at once.
+    /// case with `-` for everything but letters and digits. A new content is taken up within a minute.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
 }

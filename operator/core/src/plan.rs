@@ -163,6 +163,9 @@ const IN_MOTION: Duration = Duration::from_secs(1);
 const WAITING: Duration = Duration::from_secs(5);
 /// How soon to look again while figures move.
 const FIGURES_MOVE: Duration = Duration::from_secs(10);
+/// How soon to look again at a Secret that somebody else keeps: it is not watched, since that would take
+/// the right to list every Secret.
+const FOREIGN_KEYS: Duration = Duration::from_secs(30);
 /// The world is different now.
 const AT_ONCE: Duration = Duration::from_millis(20);
 
@@ -357,6 +360,8 @@ fn recheck(
         WAITING
     } else if figures_move(volume) {
         FIGURES_MOVE
+    } else if seen.object.spec.replication.tls.is_some() {
+        FOREIGN_KEYS
     } else {
         RESYNC
     }

@@ -66,6 +66,15 @@ fn nothing_to_do_for_a_healthy_pair() {
 }
 
 #[test]
+fn keys_that_somebody_else_keeps_are_looked_at_every_half_minute() {
+    let mut seen = serving();
+    seen.object.spec.replication.tls = Some(drqm_api::v1alpha1::TlsSpec {
+        secret_name: "theirs".to_owned(),
+    });
+    assert_eq!(planned(&seen).recheck_after.as_secs(), 30);
+}
+
+#[test]
 fn a_node_is_chosen_then_recorded() {
     let mut seen = standby();
     let node = seen.node.take().expect("set");
