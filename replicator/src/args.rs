@@ -143,6 +143,9 @@ pub(crate) struct StandaloneArgs {
     /// Complete a write only when the peer has it.
     #[arg(long)]
     pub(crate) synchronous: bool,
+    /// Complete a flush only when the peer has it.
+    #[arg(long, conflicts_with = "synchronous")]
+    pub(crate) flush_synchronous: bool,
     /// Plain TCP: the only thing this subcommand speaks; named so that nobody uses it by mistake.
     #[arg(long, required = true)]
     pub(crate) plaintext: bool,

@@ -113,6 +113,7 @@ const fn mode(mode: Mode) -> pb::Mode {
     match mode {
         Mode::Asynchronous => pb::Mode::Asynchronous,
         Mode::Synchronous => pb::Mode::Synchronous,
+        Mode::FlushSynchronous => pb::Mode::FlushSynchronous,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::frontend::device::DeviceStatus;
 use crate::frontend::{BlockExport, Guests};
 use crate::peer::listen::{Acceptor, Routes};
 use crate::peer::{LinkSettings, Security};
-use crate::pool::config::{CONFIG_VERSION, Fs, PeerConfig, VolumeConfig};
+use crate::pool::config::{CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, VolumeConfig};
 use crate::pool::{FilePool, VolumeKey};
 use crate::volume::{self, Export, Shared, VolumeHandle};
 
@@ -131,7 +131,13 @@ fn config(args: &StandaloneArgs) -> VolumeConfig {
         queue_manager: "MEASURE".to_owned(),
         size_bytes: args.size,
         fs: Fs::Xfs,
-        synchronous: args.synchronous,
+        mode: if args.synchronous {
+            ReplicationMode::Synchronous
+        } else if args.flush_synchronous {
+            ReplicationMode::FlushSynchronous
+        } else {
+            ReplicationMode::Asynchronous
+        },
         port: 0,
         local_address: None,
         peer,

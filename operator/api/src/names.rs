@@ -65,6 +65,7 @@ pub fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Asynchronous => "Asynchronous",
         Mode::Synchronous => "Synchronous",
+        Mode::FlushSynchronous => "FlushSynchronous",
     }
 }
 

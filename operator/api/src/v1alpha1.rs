@@ -262,8 +262,10 @@ pub enum FsType {
 #[x_kube(validation = Rule::new("!has(self.peer) || !has(self.localAddress) || self.peer.addresses.all(a, !a.matches('^.*:[0-9]{1,5}$') || int(a.substring(a.lastIndexOf(':') + 1)) != self.port || !(a.substring(0, a.lastIndexOf(':')) in [self.localAddress, '[' + self.localAddress + ']']))").message("replication.peer.addresses names this side itself (localAddress and port); give the address of the other cluster's node"))]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationSpec {
-    /// `Synchronous`: a flushed write completes when both sides have it. `Asynchronous`: it completes
-    /// when this side has it. Must be equal on both sides. Fixed at creation for now.
+    /// `Synchronous`: every write completes when both sides have it. `FlushSynchronous`: flushes (what a
+    /// broker confirms after) complete when both sides have them durably, other writes when this side
+    /// has them. `Asynchronous`: all complete when this side has them. Must be equal on both sides.
+    /// Fixed at creation for now.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("replication.mode cannot change after creation yet; set it back"))]
     pub mode: Mode,
@@ -295,7 +297,9 @@ pub enum Mode {
     /// A write completes when this side has it.
     #[default]
     Asynchronous,
-    /// A flushed write completes when both sides have it.
+    /// A flush completes when both sides have it durably, a write when this side has it.
+    FlushSynchronous,
+    /// A write completes when both sides have it.
     Synchronous,
 }
 

@@ -155,6 +155,7 @@ const fn mode_to_wire(mode: Mode) -> wire::Mode {
     match mode {
         Mode::Asynchronous => wire::Mode::Asynchronous,
         Mode::Synchronous => wire::Mode::Synchronous,
+        Mode::FlushSynchronous => wire::Mode::FlushSynchronous,
     }
 }
 
@@ -163,6 +164,7 @@ const fn known_mode(mode: wire::Mode) -> Option<Mode> {
         wire::Mode::Unspecified => None,
         wire::Mode::Asynchronous => Some(Mode::Asynchronous),
         wire::Mode::Synchronous => Some(Mode::Synchronous),
+        wire::Mode::FlushSynchronous => Some(Mode::FlushSynchronous),
     }
 }
 

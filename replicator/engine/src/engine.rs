@@ -304,7 +304,7 @@ impl Engine {
             Event::SessionClosed { session, .. } => self.session_closed(session, out),
             Event::DialFailed { fault } => self.dial_failed(fault, out),
             Event::Command { id, command } => self.command(id, command, out),
-            Event::Configured(settings) => self.configured(settings),
+            Event::Configured(settings) => self.configured(settings, out),
             Event::Tick => {}
             Event::StopRequested => self.stopping = true,
         }
@@ -479,8 +479,13 @@ impl Engine {
         }
     }
 
-    fn configured(&mut self, settings: Settings) {
+    fn configured(&mut self, settings: Settings, out: &mut Vec<Effect>) {
+        let changes = settings.mode != self.settings.mode;
         self.settings = settings;
+        if changes {
+            self.guest.mode_from = self.guest.last_seq;
+            self.complete_ready(out);
+        }
     }
 
     /// The volume's identity, once data exist.

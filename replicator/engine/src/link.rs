@@ -24,7 +24,7 @@ use crate::ids::{CommandId, SessionId};
 use crate::marks::chunks_of;
 use crate::resync::{Copy, Source, Target};
 use crate::role::Role;
-use crate::settings::{HANDSHAKE_LIMIT, HEARTBEAT, HEARTBEAT_LOST, Mode};
+use crate::settings::{HANDSHAKE_LIMIT, HEARTBEAT, HEARTBEAT_LOST};
 use crate::time::{Mono, Wall};
 use crate::write_path::Route;
 
@@ -199,10 +199,10 @@ impl Link {
         }
     }
 
-    /// Whether the peer is a synchronous primary whose writers wait for our word.
+    /// Whether the peer is a primary whose users wait for our word.
     pub(crate) fn peer_waits_for_acks(&self) -> bool {
         self.report
-            .is_some_and(|r| r.mode == Mode::Synchronous && r.role == Role::Primary)
+            .is_some_and(|r| r.mode.flushes_both() && r.role == Role::Primary)
     }
 
     /// The peer's role as last heard, while connected.

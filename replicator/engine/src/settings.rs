@@ -12,6 +12,16 @@ pub enum Mode {
     Asynchronous,
     /// Locally done and applied by the peer; FLUSH and FUA durable on both sides.
     Synchronous,
+    /// Locally done and queued for the peer; FLUSH and FUA durable on both sides.
+    FlushSynchronous,
+}
+
+impl Mode {
+    /// Whether a completed FLUSH or FUA write is durable on both sides.
+    #[must_use]
+    pub const fn flushes_both(self) -> bool {
+        matches!(self, Self::Synchronous | Self::FlushSynchronous)
+    }
 }
 
 /// What a restarted Primary does when the peer does not answer.

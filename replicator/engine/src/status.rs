@@ -22,6 +22,7 @@ pub(crate) struct Digest {
     fault: bool,
     changing: bool,
     format_blocked: u64,
+    mode: crate::settings::Mode,
 }
 
 impl Engine {
@@ -54,13 +55,16 @@ impl Engine {
         }
     }
 
-    /// What status may claim: synchronous only once everything completed before is at the peer.
+    /// What status may claim: a synchronous mode only once everything completed before is at the peer.
     fn stated_mode(&self) -> crate::settings::Mode {
         match self.link.join() {
-            Some(Join::InOrder) => self.settings.mode,
-            Some(Join::Idle | Join::Source(_) | Join::Target(_) | Join::Blocked(_)) | None => {
-                crate::settings::Mode::Asynchronous
+            Some(Join::InOrder) if self.guest.peer_durable >= self.guest.mode_from => {
+                self.settings.mode
             }
+            Some(
+                Join::InOrder | Join::Idle | Join::Source(_) | Join::Target(_) | Join::Blocked(_),
+            )
+            | None => crate::settings::Mode::Asynchronous,
         }
     }
 
@@ -116,6 +120,7 @@ impl Engine {
             fault: self.fault.is_some(),
             changing: self.change.is_some(),
             format_blocked: self.device.format_blocked,
+            mode: self.stated_mode(),
         }
     }
 

@@ -49,6 +49,8 @@ struct InFlight {
     offset: u64,
     len: u64,
     is_flush: bool,
+    /// Durable at completion.
+    fua: bool,
     local: bool,
     route: Route,
     /// The session it was sent on is still the current one.
@@ -86,6 +88,9 @@ pub(crate) struct WritePath {
     window_count: usize,
     pub(crate) peer_applied: Seq,
     pub(crate) peer_durable: Seq,
+    /// Where in the stream the mode was changed last; what comes before may have been completed by
+    /// another rule.
+    pub(crate) mode_from: Seq,
     /// A bump is on its way to disk.
     bumping: bool,
     /// Last completed write that the peer may lack though it was sent (E1).
@@ -153,6 +158,7 @@ impl WritePath {
         self.completed_bytes = 0;
         self.peer_applied = Seq(0);
         self.peer_durable = Seq(0);
+        self.mode_from = Seq(0);
         self.tail = None;
     }
 }
@@ -380,6 +386,7 @@ impl Engine {
             offset,
             len,
             is_flush,
+            fua,
             local: false,
             route,
             on_session,
@@ -398,6 +405,7 @@ impl Engine {
             offset: 0,
             len: 0,
             is_flush: true,
+            fua: false,
             local: true,
             route: Route::InOrder,
             on_session: true,

@@ -23,6 +23,8 @@ mod rng;
 mod scripted;
 #[path = "pair_sim/scripted_disks.rs"]
 mod scripted_disks;
+#[path = "pair_sim/scripted_modes.rs"]
+mod scripted_modes;
 #[path = "pair_sim/world.rs"]
 mod world;
 

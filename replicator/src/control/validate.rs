@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use drqm_rpc::control::v1 as pb;
 
-use crate::pool::config::{CONFIG_VERSION, Fs, PeerConfig, TlsConfig, VolumeConfig};
+use crate::pool::config::{
+    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, TlsConfig, VolumeConfig,
+};
 
 /// Sizes are whole pages.
 const PAGE: u64 = 4096;
@@ -38,9 +40,10 @@ pub(crate) fn config(
             ));
         }
     };
-    let synchronous = match mode {
-        pb::Mode::Synchronous => true,
-        pb::Mode::Asynchronous => false,
+    let mode = match mode {
+        pb::Mode::Synchronous => ReplicationMode::Synchronous,
+        pb::Mode::FlushSynchronous => ReplicationMode::FlushSynchronous,
+        pb::Mode::Asynchronous => ReplicationMode::Asynchronous,
         pb::Mode::Unspecified => return Err("spec.replication.mode: missing".to_owned()),
     };
     let port = match request.port {
@@ -74,7 +77,7 @@ pub(crate) fn config(
         queue_manager: request.queue_manager_name,
         size_bytes,
         fs,
-        synchronous,
+        mode,
         port,
         local_address,
         peer,

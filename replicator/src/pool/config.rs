@@ -21,7 +21,7 @@ pub(crate) struct VolumeConfig {
     pub(crate) queue_manager: String,
     pub(crate) size_bytes: u64,
     pub(crate) fs: Fs,
-    pub(crate) synchronous: bool,
+    pub(crate) mode: ReplicationMode,
     pub(crate) port: u16,
     pub(crate) local_address: Option<std::net::IpAddr>,
     pub(crate) peer: Option<PeerConfig>,
@@ -35,6 +35,14 @@ pub(crate) struct VolumeConfig {
 pub(crate) enum Fs {
     Xfs,
     Ext4,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ReplicationMode {
+    Asynchronous,
+    FlushSynchronous,
+    Synchronous,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,10 +74,10 @@ impl std::fmt::Debug for TlsConfig {
 impl VolumeConfig {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
-            mode: if self.synchronous {
-                Mode::Synchronous
-            } else {
-                Mode::Asynchronous
+            mode: match self.mode {
+                ReplicationMode::Asynchronous => Mode::Asynchronous,
+                ReplicationMode::FlushSynchronous => Mode::FlushSynchronous,
+                ReplicationMode::Synchronous => Mode::Synchronous,
             },
             has_peer: self.peer.is_some(),
             queue_manager: self.queue_manager.clone(),

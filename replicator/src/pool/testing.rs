@@ -1,6 +1,6 @@
 //! Volumes in a temporary directory, for tests.
 
-use super::config::{CONFIG_VERSION, Fs, VolumeConfig};
+use super::config::{CONFIG_VERSION, Fs, ReplicationMode, VolumeConfig};
 use super::{FilePool, NewVolume, VolumeFiles, VolumeKey};
 
 pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
@@ -10,7 +10,7 @@ pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
         queue_manager: "QM1".to_owned(),
         size_bytes,
         fs: Fs::Xfs,
-        synchronous: false,
+        mode: ReplicationMode::Asynchronous,
         port: 7001,
         local_address: None,
         peer: None,

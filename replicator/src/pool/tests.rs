@@ -64,7 +64,7 @@ fn configuration_survives_and_is_private() {
     let (_dir, pool) = pool(None);
     let mut config = config(1 << 20);
     pool.create(&key(), &new_volume(&config)).unwrap();
-    config.synchronous = true;
+    config.mode = super::config::ReplicationMode::FlushSynchronous;
     pool.store_config(&key(), &config).unwrap();
     assert_eq!(pool.config(&key()).unwrap(), Some(config));
     let mode = std::fs::metadata(pool.dir(&key()).join(CONFIG))

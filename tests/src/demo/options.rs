@@ -63,6 +63,12 @@ pub struct Options {
         default_value = "docker.io/library/nats:2"
     )]
     pub broker_image: String,
+    /// Where this machine reaches the first cluster's broker, if not at its node's address.
+    #[arg(long, value_name = "HOST:PORT", requires = "context_a")]
+    pub broker_a: Option<String>,
+    /// Where this machine reaches the second cluster's broker, if not at its node's address.
+    #[arg(long, value_name = "HOST:PORT", requires = "context_b")]
+    pub broker_b: Option<String>,
 }
 
 /// Two clusters that are there.
@@ -90,7 +96,9 @@ pub enum Mode {
     /// A write completes when the primary has it.
     #[default]
     Asynchronous,
-    /// A flushed write completes when both have it.
+    /// A flush completes when both have it durably, a write when the primary has it.
+    FlushSynchronous,
+    /// A write completes when both have it.
     Synchronous,
 }
 
@@ -100,6 +108,7 @@ impl Mode {
     pub fn spec(self) -> v1alpha1::Mode {
         match self {
             Self::Asynchronous => v1alpha1::Mode::Asynchronous,
+            Self::FlushSynchronous => v1alpha1::Mode::FlushSynchronous,
             Self::Synchronous => v1alpha1::Mode::Synchronous,
         }
     }

@@ -177,7 +177,10 @@ fn with_clusters(options: &Options, ui: &Ui, contexts: [String; 2]) -> Result<Wo
     let environment = vec![path(&binaries, &inherited_path())?];
     let sides = contexts.map(|context| cluster(context, &environment));
     let [first, second] = sides;
-    let sides = [first?, second?];
+    let mut sides = [first?, second?];
+    for (side, broker) in sides.iter_mut().zip([&options.broker_a, &options.broker_b]) {
+        side.broker = broker.clone().unwrap_or_else(|| side.broker.clone());
+    }
     for side in &sides {
         refuse_to_overwrite(side)?;
     }

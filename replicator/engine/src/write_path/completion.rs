@@ -63,7 +63,12 @@ impl Engine {
             return false;
         }
         if w.on_session {
-            let waits = self.effective_mode() == Mode::Synchronous && w.route == Route::InOrder;
+            let asks = match self.effective_mode() {
+                Mode::Asynchronous => false,
+                Mode::FlushSynchronous => w.is_flush || w.fua,
+                Mode::Synchronous => true,
+            };
+            let waits = asks && w.route == Route::InOrder;
             let reached = if w.is_flush {
                 self.guest.peer_durable
             } else {
@@ -188,6 +193,7 @@ impl Engine {
         }
         self.guest.window_bytes = 0;
         self.guest.window_count = 0;
+        self.guest.mode_from = Seq(0);
         self.complete_ready(out);
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use drqm_engine::event::{FsKind, FsSignature};
 use drqm_engine::ids::GuestId;
+use drqm_engine::settings::Mode;
 use drqm_engine::{Completion, Event, GuestRequest};
 
 use crate::oracle::SECTOR;
@@ -238,8 +239,8 @@ impl World {
             (Kind::Read { .. }, Completion::Done | Completion::Error) => {}
             (Kind::Write(write), _) => self.write_answered(n, write, done),
             (Kind::Flush(upto), _) if done => {
-                let synchronous = self.states_synchronous(n);
-                self.oracle.flush_completed(n, upto, synchronous);
+                let mode = self.stated_mode(n);
+                self.oracle.flush_completed(n, upto, mode);
             }
             (Kind::MakeFs, _) if done => {
                 self.issue(n, Kind::FlushFs, 0, 0, GuestRequest::Flush);
@@ -253,9 +254,9 @@ impl World {
         }
     }
 
-    fn states_synchronous(&self, n: usize) -> bool {
-        self.report(n)
-            .is_some_and(|r| r.effective_mode == drqm_engine::settings::Mode::Synchronous)
+    /// The mode that status claims.
+    fn stated_mode(&self, n: usize) -> Mode {
+        self.report(n).map(|r| r.effective_mode).unwrap_or_default()
     }
 
     fn write_answered(&mut self, n: usize, write: u64, done: bool) {
@@ -265,9 +266,8 @@ impl World {
         if done && superseded {
             self.fail(format!("node {n} is superseded and completes a write"));
         }
-        let (wall, synchronous) = (self.clock(n).wall.0, self.states_synchronous(n));
-        self.oracle
-            .write_answered(n, write, done, wall, synchronous);
+        let (wall, mode) = (self.clock(n).wall.0, self.stated_mode(n));
+        self.oracle.write_answered(n, write, done, wall, mode);
     }
 
     fn check_read(&mut self, n: usize, offset: u64, data: &[u8]) {

@@ -80,6 +80,9 @@ impl World {
             self.note(|| format!("{n}: swallowed {frame:?}"));
             return self.break_session();
         }
+        if self.stalled == Some(n) {
+            return self.held.push((session, frame));
+        }
         let delay = self.rng.between(200, 3 * MS);
         let (now, to) = (self.now, 1 - n);
         let Some(s) = &mut self.session else { return };
@@ -90,6 +93,18 @@ impl World {
         s.last[to] = at;
         s.to[to].push_back(frame);
         self.at(at - now, to, Action::Frame(session.0));
+    }
+
+    /// What a side sends stays on the way until [`World::flows_again`].
+    pub(crate) const fn stalls(&mut self, n: usize) {
+        self.stalled = Some(n);
+    }
+
+    pub(crate) fn flows_again(&mut self) {
+        let Some(n) = self.stalled.take() else { return };
+        for (session, frame) in std::mem::take(&mut self.held) {
+            self.sent(n, session, frame);
+        }
     }
 
     pub(crate) fn frame_due(&mut self, n: usize, session: u64) {

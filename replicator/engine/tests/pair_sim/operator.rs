@@ -6,6 +6,7 @@ use drqm_engine::command::{Command, Initialize, JudgedRequest, Refusal};
 use drqm_engine::ids::{CommandId, Epoch};
 use drqm_engine::report::{Data, Gate, LinkReport, Report};
 use drqm_engine::role::Role;
+use drqm_engine::settings::Mode;
 
 use crate::world::{Device, MS, SECOND, World};
 
@@ -100,6 +101,16 @@ impl World {
         }
         self.fail(format!("node {n} does not answer {id:?}"));
         None
+    }
+
+    /// A person changes the mode on both sides, one after the other.
+    pub(crate) fn change_mode(&mut self, mode: Mode) {
+        self.note(|| format!("operator: mode {mode:?}"));
+        self.config.mode = mode;
+        for n in 0..2 {
+            let settings = self.settings();
+            self.step(n, Event::Configured(settings));
+        }
     }
 
     pub(crate) fn stop(&mut self, n: usize) {

@@ -145,7 +145,7 @@ impl Oracle {
         number: u64,
         done: bool,
         wall: i64,
-        synchronous: bool,
+        mode: Mode,
     ) {
         self.completions += 1;
         let order = self.completions;
@@ -161,8 +161,8 @@ impl Oracle {
         w.completed = Some(wall);
         w.order = order;
         w.local = w.fua;
-        w.both = w.fua && synchronous;
-        w.applied = synchronous;
+        w.both = w.fua && mode.flushes_both();
+        w.applied = mode == Mode::Synchronous;
         if let Some(b) = self.sides[n].branch {
             let branch = &mut self.branches[b];
             branch.completed_max = branch.completed_max.max(number);
@@ -171,7 +171,7 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn flush_completed(&mut self, n: usize, upto: u64, synchronous: bool) {
+    pub(crate) fn flush_completed(&mut self, n: usize, upto: u64, mode: Mode) {
         let Some(b) = self.sides[n].branch else {
             return;
         };
@@ -180,7 +180,7 @@ impl Oracle {
             let w = &mut writes[*number as usize - 1];
             let covered = w.order <= upto;
             w.local |= covered;
-            w.both |= covered && synchronous;
+            w.both |= covered && mode.flushes_both();
             !covered
         });
     }

@@ -14,11 +14,7 @@ pub(crate) fn life(seed: u64, trace: bool) -> (Result<End, String>, World) {
     let mut rng = Rng::new(seed ^ 0xd1ce);
     let config = Config {
         size: [(40 << 16) + 3 * 4096, (150 << 16) + 4096, 9 << 16][rng.below(3) as usize],
-        mode: if rng.chance(50) {
-            Mode::Asynchronous
-        } else {
-            Mode::Synchronous
-        },
+        mode: any_mode(&mut rng),
         when_peer_unknown: if rng.chance(80) {
             WhenPeerUnknown::Start
         } else {
@@ -134,10 +130,23 @@ fn incident(w: &mut World, rng: &mut Rng) {
             w.run(rng.between(0, 2 * SECOND));
             w.heal_link();
         }
+        96 => {
+            let mode = any_mode(rng);
+            w.change_mode(mode);
+        }
         _ => {
             w.break_session();
         }
     }
+}
+
+fn any_mode(rng: &mut Rng) -> Mode {
+    let modes = [
+        Mode::Asynchronous,
+        Mode::Synchronous,
+        Mode::FlushSynchronous,
+    ];
+    modes[rng.below(3) as usize]
 }
 
 fn demote(w: &mut World, rng: &mut Rng) {

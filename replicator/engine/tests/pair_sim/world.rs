@@ -124,6 +124,9 @@ pub(crate) struct World {
     pub(crate) fail_next: Option<usize>,
     pub(crate) oracle: Oracle,
     pub(crate) failure: Option<String>,
+    /// What this side sends is held, in order.
+    pub(crate) stalled: Option<usize>,
+    pub(crate) held: Vec<(SessionId, Frame)>,
     /// Frames to swallow, for scripted losses: `(sender, predicate)`.
     pub(crate) swallow: Option<(usize, Which)>,
     pub(crate) swallowed: u64,
@@ -164,6 +167,8 @@ impl World {
             fail_next: None,
             oracle: Oracle::new(size),
             failure: None,
+            stalled: None,
+            held: Vec::new(),
             swallow: None,
             swallowed: 0,
             copies: 0,

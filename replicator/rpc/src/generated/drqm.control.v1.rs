@@ -391,6 +391,7 @@ pub enum Mode {
     Unspecified = 0,
     Asynchronous = 1,
     Synchronous = 2,
+    FlushSynchronous = 3,
 }
 impl Mode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -402,6 +403,7 @@ impl Mode {
             Self::Unspecified => "MODE_UNSPECIFIED",
             Self::Asynchronous => "MODE_ASYNCHRONOUS",
             Self::Synchronous => "MODE_SYNCHRONOUS",
+            Self::FlushSynchronous => "MODE_FLUSH_SYNCHRONOUS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -410,6 +412,7 @@ impl Mode {
             "MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "MODE_ASYNCHRONOUS" => Some(Self::Asynchronous),
             "MODE_SYNCHRONOUS" => Some(Self::Synchronous),
+            "MODE_FLUSH_SYNCHRONOUS" => Some(Self::FlushSynchronous),
             _ => None,
         }
     }

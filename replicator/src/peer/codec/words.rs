@@ -48,6 +48,7 @@ numbered!(role, role_from, Role, "role", {
 numbered!(mode, mode_from, Mode, "mode", {
     1 => Mode::Asynchronous => Mode::Asynchronous,
     2 => Mode::Synchronous => Mode::Synchronous,
+    3 => Mode::FlushSynchronous => Mode::FlushSynchronous,
 });
 
 numbered!(disk, disk_from, Disk, "disk state", {
