@@ -1,10 +1,11 @@
-//! For comparison: the same StatefulSet with the same data, going from 0 to 1 on a plain local volume.
+//! For comparison: the queue manager's promotion, and the same StatefulSet with the same data going from 0
+//! to 1 on a plain local volume, in turn.
 
 use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use drqm_api::v1alpha1::QueueManagerStatusWord;
+use drqm_api::v1alpha1::{DrStatusWord, QueueManagerStatusWord};
 use drqm_lab::Node;
 use serde_json::{Value, json};
 
@@ -22,8 +23,8 @@ const LABEL: &str = "demo=qmdr-plain";
 /// The copy of the volume, on the host's own disk.
 const COPY: &str = "/var/lib/drqm/plain.img";
 
-/// Starts that are measured.
-const ROUNDS: usize = 3;
+/// Starts of each that are measured. kubelet looks for readiness once a second: single figures jump.
+const ROUNDS: usize = 5;
 
 pub(super) fn measure(world: &mut World) -> Result<Outcome> {
     let side = world.first().clone();
@@ -47,7 +48,9 @@ pub(super) fn measure(world: &mut World) -> Result<Outcome> {
     })?;
     side.wait_until_no_pod(PATIENCE)?;
     let device = copy_volume(world, host)?;
-    let result = start_and_stop(
+    world.patch(&side, r#"{"spec":{"queueManager":{"running":true}}}"#)?;
+    side.wait_until_serving(PATIENCE)?;
+    let result = in_turn(
         world,
         &side,
         &objects(&stateful_set, &claim, &volume, &device),
@@ -56,8 +59,6 @@ pub(super) fn measure(world: &mut World) -> Result<Outcome> {
     world.in_host(host, &["rm", "-f", COPY])?;
     result?;
 
-    world.patch(&side, r#"{"spec":{"queueManager":{"running":true}}}"#)?;
-    side.wait_until_serving(PATIENCE)?;
     let found = world.check()?;
     Ok(Outcome {
         confirmed: Some(found.confirmed),
@@ -79,7 +80,8 @@ fn copy_volume(world: &World, host: Node) -> Result<String> {
     Ok(device)
 }
 
-fn start_and_stop(world: &mut World, side: &Side, objects: &Value) -> Result<()> {
+/// The broker's port is the node's, so that only one of them runs at a time.
+fn in_turn(world: &mut World, side: &Side, objects: &Value) -> Result<()> {
     let file = repository::scratch("demo")?.join("plain.json");
     fs::write(&file, serde_json::to_vec_pretty(objects)?)
         .with_context(|| file.display().to_string())?;
@@ -87,16 +89,20 @@ fn start_and_stop(world: &mut World, side: &Side, objects: &Value) -> Result<()>
     world.typed(&format!(
         "kubectl apply --context {context} -f target/demo/plain.json"
     ))?;
-    let watch = world.watch_pod(side, LABEL)?;
+    let plain = world.watch_pod(side, LABEL)?;
+    let own = world.watch_queue_manager(side)?;
     let scale = |world: &World, replicas: u8| {
         world.typed(&format!(
             "kubectl scale statefulset {PLAIN} -n {NAMESPACE} --context {context} --replicas {replicas}"
         ))
     };
     for _ in 0..ROUNDS {
+        world.ask_for(side, "Secondary")?;
+        side.wait_until_secondary(PATIENCE)?;
+        side.wait_until_no_pod(PATIENCE)?;
         let started = Instant::now();
         scale(world, 1)?;
-        let ready = world.wait_until_pod_ready(&watch, started)?;
+        let ready = world.wait_until_pod_ready(&plain, started)?;
         world.measured.plain.push(ready);
         scale(world, 0)?;
         wait_until("the plain pod is gone", PATIENCE, || {
@@ -105,6 +111,12 @@ fn start_and_stop(world: &mut World, side: &Side, objects: &Value) -> Result<()>
                 pods => Look::NotYet(format!("{pods} pods")),
             })
         })?;
+        side.wait_for_dr(DrStatusWord::Inactive, PATIENCE)?;
+        let started = Instant::now();
+        world.ask_for(side, "Primary")?;
+        let ready = world.wait_until_pod_ready(&own, started)?;
+        world.measured.promotions.push(ready);
+        side.wait_until_serving(PATIENCE)?;
     }
     world.typed(&format!(
         "kubectl delete --context {context} -f target/demo/plain.json --timeout 60s"

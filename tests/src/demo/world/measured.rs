@@ -18,6 +18,8 @@ pub struct Switch {
 pub struct Measured {
     /// Switches, planned ones and the one after the power cut.
     pub switches: Vec<Switch>,
+    /// From the patch to Primary of a healthy pair until the pod is Ready.
+    pub promotions: Vec<Duration>,
     /// From scaling the same StatefulSet on a plain local volume to 1 until its pod is Ready.
     pub plain: Vec<Duration>,
     /// Resident memory in KiB, by side and program.
@@ -40,17 +42,15 @@ impl Measured {
                 switch.ready.as_secs_f64()
             ));
         }
-        let planned = self.switches.iter().filter(|switch| switch.stop.is_some());
-        let ready = median(planned.map(|switch| switch.ready).collect());
-        if let (Some(ready), Some(plain)) = (ready, median(self.plain.clone())) {
+        if let (Some(ready), Some(plain)) = (median(&self.promotions), median(&self.plain)) {
             lines.push(format!(
-                "patch to Ready of a healthy pair {:.2} s, the same StatefulSet 0 to 1 on a plain local volume \
-                 {:.2} s: {:+.2} s (medians of {} and {})",
+                "patch to Ready of a healthy pair {:.2} s ({}), the same StatefulSet 0 to 1 on a plain local \
+                 volume {:.2} s ({}): {:+.2} s (medians, in turn)",
                 ready.as_secs_f64(),
+                list(&self.promotions),
                 plain.as_secs_f64(),
+                list(&self.plain),
                 ready.as_secs_f64() - plain.as_secs_f64(),
-                self.switches.iter().filter(|switch| switch.stop.is_some()).count(),
-                self.plain.len()
             ));
         }
         for (program, kibibytes) in &self.memory {
@@ -63,9 +63,17 @@ impl Measured {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> Option<Duration> {
+fn median(times: &[Duration]) -> Option<Duration> {
+    let mut times = times.to_vec();
     times.sort();
     times.get(times.len() / 2).copied()
+}
+
+fn list(times: &[Duration]) -> String {
+    let seconds = times
+        .iter()
+        .map(|time| format!("{:.2}", time.as_secs_f64()));
+    seconds.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -73,24 +81,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_difference_is_of_medians_and_without_the_disaster() {
-        let switch = |stop: Option<u64>, ready| Switch {
-            to: "dr2".into(),
-            stop: stop.map(Duration::from_millis),
-            ready: Duration::from_millis(ready),
-        };
+    fn the_difference_is_of_medians() {
+        let seconds = |all: &[u64]| all.iter().map(|ms| Duration::from_millis(*ms)).collect();
         let measured = Measured {
-            switches: vec![
-                switch(Some(900), 1_500),
-                switch(None, 9_000),
-                switch(Some(800), 1_400),
-            ],
-            plain: vec![Duration::from_millis(700)],
+            switches: vec![Switch {
+                to: "dr2".into(),
+                stop: None,
+                ready: Duration::from_secs(9),
+            }],
+            promotions: seconds(&[1_400, 9_000, 1_500]),
+            plain: seconds(&[700, 600, 800]),
             memory: vec![("dr1: drqm-operator".into(), 2_048)],
         };
         let text = measured.lines().join("\n");
         assert!(
-            text.contains("1.50 s, the same") && text.contains("+0.80 s"),
+            text.contains("1.50 s (1.40 9.00 1.50), the same") && text.contains("+0.80 s"),
             "{text}"
         );
         assert!(
