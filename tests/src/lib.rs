@@ -22,6 +22,7 @@ pub mod demo;
 pub mod measure;
 pub mod process;
 pub mod repository;
+pub mod simulate;
 pub mod situations;
 pub mod ui;
 pub mod verify;

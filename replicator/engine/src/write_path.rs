@@ -450,7 +450,8 @@ impl Engine {
     fn is_frozen(&self) -> bool {
         self.link.is_comparing()
             || self.link.completes_unannounced()
-            || self.stopping
+            // A device that is being formatted is waited for.
+            || self.stopping && !self.device.is_changing()
             || !self.sb.superseded_by.is_none()
             || self
                 .change

@@ -12,6 +12,7 @@ use super::Log;
 use crate::build::cargo;
 use crate::process;
 use crate::repository;
+use crate::simulate;
 
 /// For anything that compiles, from nothing, on a slow machine.
 const COMPILE: Duration = Duration::from_secs(3_600);
@@ -37,7 +38,7 @@ pub struct Stage {
 }
 
 /// All stages, cheap ones first.
-pub const ALL: [Stage; 10] = [
+pub const ALL: [Stage; 11] = [
     Stage {
         name: "fmt",
         what: "rustfmt has nothing to change",
@@ -62,6 +63,11 @@ pub const ALL: [Stage; 10] = [
         name: "unit",
         what: "every test that needs no cluster",
         run: unit,
+    },
+    Stage {
+        name: "simulate",
+        what: "ten thousand random lives of a pair of engines",
+        run: simulated,
     },
     Stage {
         name: "deny",
@@ -116,6 +122,10 @@ fn unit(log: &Log) -> Result<()> {
     )
 }
 
+fn simulated(log: &Log) -> Result<()> {
+    log.run(&mut simulate::campaign(10_000, 1), COMPILE)
+}
+
 fn tidy(log: &Log) -> Result<()> {
     log.run(
         cargo().args(["test", "--package", "drqm-tests", "--test", "tidy"]),
@@ -157,7 +167,8 @@ fn cargo_deny(log: &Log) -> Result<PathBuf> {
             "--version",
             CARGO_DENY,
         ]);
-        install.args(["--locked", "--root"]).arg(folder);
+        // It runs for a second: a quick build is worth more than a quick program.
+        install.args(["--locked", "--debug", "--root"]).arg(folder);
         log.run(&mut install, COMPILE)
     })?;
     Ok(folder.join("bin/cargo-deny"))

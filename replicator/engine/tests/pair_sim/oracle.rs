@@ -367,11 +367,13 @@ impl Oracle {
             }
         };
         self.sides[n].branch = Some(b);
-        for epoch in &report.lineage {
+        // Under an epoch below the head that is not known, nobody has served: it names what came before.
+        let before = known.unwrap_or(b);
+        for (age, epoch) in report.lineage.iter().enumerate() {
             if self.heads.contains_key(epoch) {
                 break;
             }
-            self.heads.insert(*epoch, b);
+            self.heads.insert(*epoch, if age == 0 { b } else { before });
         }
     }
 

@@ -1,5 +1,8 @@
 //! Random lives of a pair.
 
+use std::fmt;
+use std::str::FromStr;
+
 use drqm_engine::command::{Command, Initialize};
 use drqm_engine::report::{Data, Gate};
 use drqm_engine::role::Role;
@@ -9,9 +12,51 @@ use crate::operator::End;
 use crate::rng::Rng;
 use crate::world::{Config, Device, MS, SECOND, World};
 
-/// One life; what went wrong, with a trace if asked for.
-pub(crate) fn life(seed: u64, trace: bool) -> (Result<End, String>, World) {
-    let mut rng = Rng::new(seed ^ 0xd1ce);
+/// A life: how its pair is configured, and what happens to it. Each incident has chances of its own, so
+/// that one can be left out and the others stay what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Script {
+    pub(crate) seed: u64,
+    pub(crate) incidents: Vec<u64>,
+}
+
+impl Script {
+    /// The life of a number.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0xd1ce);
+        let count = rng.between(2, 12);
+        let incidents = (0..count).map(|_| rng.next()).collect();
+        Self { seed, incidents }
+    }
+}
+
+impl fmt::Display for Script {
+    /// As [`Script::from_str`] reads it: the seed, then the incidents.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.seed)?;
+        self.incidents
+            .iter()
+            .try_for_each(|incident| write!(f, ",{incident:x}"))
+    }
+}
+
+impl FromStr for Script {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.trim().split(',');
+        let seed = parts.next().unwrap_or_default().parse()?;
+        let incidents = parts.map(|part| u64::from_str_radix(part, 16));
+        Ok(Self {
+            seed,
+            incidents: incidents.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Lives a life; how it ended, or what went wrong.
+pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World) {
+    let mut rng = Rng::new(script.seed ^ 0xfeed);
     let config = Config {
         size: [(40 << 16) + 3 * 4096, (150 << 16) + 4096, 9 << 16][rng.below(3) as usize],
         mode: any_mode(&mut rng),
@@ -25,13 +70,13 @@ pub(crate) fn life(seed: u64, trace: bool) -> (Result<End, String>, World) {
         pace: [8, 20, 50][rng.below(3) as usize] * MS,
         trace,
     };
-    let mut world = World::new(config, seed);
-    let end = live(&mut world, &mut rng);
+    let mut world = World::new(config, script.seed);
+    let end = live(&mut world, &mut rng, &script.incidents);
     let failure = world.failure.clone();
     (end.ok_or_else(|| failure.unwrap_or_default()), world)
 }
 
-fn live(w: &mut World, rng: &mut Rng) -> Option<End> {
+fn live(w: &mut World, rng: &mut Rng, incidents: &[u64]) -> Option<End> {
     w.run(rng.between(0, 4 * SECOND));
     let how = if rng.chance(50) {
         Initialize::WithPeer
@@ -40,10 +85,11 @@ fn live(w: &mut World, rng: &mut Rng) -> Option<End> {
     };
     w.create(0, how);
     w.run(rng.between(0, 5 * SECOND));
-    for _ in 0..rng.between(2, 12) {
+    for seed in incidents {
         if w.failure.is_some() {
             return None;
         }
+        let rng = &mut Rng::new(*seed);
         incident(w, rng);
         let pause = match rng.below(4) {
             0 => rng.between(0, 50 * MS),
@@ -134,9 +180,32 @@ fn incident(w: &mut World, rng: &mut Rng) {
             let mode = any_mode(rng);
             w.change_mode(mode);
         }
+        97..=98 => double_disaster(w, rng),
         _ => {
             w.break_session();
         }
+    }
+}
+
+/// The secondary loses its power at some moment under load, and then the primary goes: what was promised
+/// of both sides must be on what the secondary had made durable.
+fn double_disaster(w: &mut World, rng: &mut Rng) {
+    let is_primary = |n: &usize| w.report(*n).is_some_and(|r| r.role == Role::Primary);
+    let Some(primary) = [0, 1].into_iter().find(is_primary) else {
+        return;
+    };
+    let secondary = 1 - primary;
+    w.users_go_on();
+    w.run(rng.between(0, 300 * MS));
+    w.crash(secondary, true);
+    w.crash(primary, rng.chance(50));
+    w.start(secondary);
+    w.run(rng.between(SECOND, 8 * SECOND));
+    if w.report(secondary)
+        .is_some_and(|r| r.role == Role::Secondary)
+        && w.nodes[secondary].commands.is_empty()
+    {
+        w.promote_apart(secondary);
     }
 }
 
