@@ -117,7 +117,8 @@ fn configure_status(error: ConfigureError) -> Status {
             PoolError::DataMissing { .. } | PoolError::Locked { .. } | PoolError::BadConfig { .. },
         )
         | ConfigureError::Start(_) => Status::failed_precondition(text),
-        ConfigureError::Pool(PoolError::Io { .. }) => Status::unavailable(text),
+        // Never `Unavailable`: that is how a replicator looks that does not answer at all.
+        ConfigureError::Pool(PoolError::Io { .. }) => Status::aborted(text),
         ConfigureError::Pool(PoolError::BadName { .. } | PoolError::SizeMismatch { .. })
         | ConfigureError::Port(_)
         | ConfigureError::Keys(_)
@@ -199,7 +200,7 @@ impl Control for Service {
         let node = self.node.clone();
         let deleted = tokio::spawn(async move { node.delete(&key, request.erase).await }).await;
         let deleted = deleted.map_err(|e| Status::internal(e.to_string()))?;
-        let result = deleted.map_err(|e| Status::unavailable(e.to_string()))?;
+        let result = deleted.map_err(|e| Status::aborted(e.to_string()))?;
         let refusal = result.err().as_ref().map(convert::refusal);
         Ok(Response::new(pb::DeleteVolumeResponse { refusal }))
     }
@@ -214,7 +215,7 @@ impl Control for Service {
         let unmounted = tokio::task::spawn_blocking(move || device.unmount_dead()).await;
         unmounted
             .map_err(|e| Status::internal(e.to_string()))?
-            .map_err(|e| Status::unavailable(format!("unmounting the dead device: {e}")))?;
+            .map_err(|e| Status::aborted(format!("unmounting the dead device: {e}")))?;
         let dead = self
             .node
             .report(&handle)

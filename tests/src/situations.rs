@@ -9,13 +9,17 @@
 //! | [`keys`] | certificates of one's own, exchanged and wrong |
 //! | [`roles`] | roles asked for at a bad moment |
 //! | [`losses`] | processes, links and resources that go away |
+//! | [`node`] | a node that lacks what the replicator needs |
+//! | [`plugin`] | what the demonstration does not type |
 //!
 //! Does not live here: what the API server refuses by itself (`tests/tests/admission.rs`).
 
 mod input;
 mod keys;
 mod losses;
+mod node;
 mod pair;
+mod plugin;
 mod roles;
 
 use std::time::Instant;
@@ -31,8 +35,10 @@ use crate::ui::Ui;
 type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 /// Cases with queue managers that exist only during the case, and the last one, which leaves the pair.
-const ALONE: [Case; 6] = [
+const ALONE: [Case; 8] = [
     ("the pool is full", input::pool_is_full),
+    ("the port is taken", input::port_is_taken),
+    ("the node's pool is read-only", node::pool_is_read_only),
     ("the image cannot be pulled", input::image_cannot_be_pulled),
     ("the Secret does not exist", input::secret_is_unknown),
     ("the sizes differ", input::sizes_differ),
@@ -41,10 +47,12 @@ const ALONE: [Case; 6] = [
 ];
 
 /// Cases of one pair, each begins where the one before ended.
-const TOGETHER: [Case; 8] = [
+const TOGETHER: [Case; 10] = [
     ("a second pair, ext4 and synchronous", roles::second_pair),
     ("the replicator is killed", losses::replicator_is_killed),
     ("the device's link is missing", losses::link_is_missing),
+    ("reads of the device fail", losses::reads_fail),
+    ("the plugin's other forms", plugin::other_forms),
     ("both roles are patched at once", roles::swapped_at_once),
     ("a promotion needs force", roles::promotion_needs_force),
     (

@@ -46,6 +46,12 @@ pub fn wait_until<T>(
     }
 }
 
+/// Lets a time pass. Only for measurements that are spread over the beat of something else; whoever needs
+/// something to have happened waits for that.
+pub fn wait_out(time: Duration) {
+    std::thread::sleep(time);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@
 //! Words: with *i* the place of the peer's head in my lineage and *j* the place of my head in the
 //! peer's, `i = j = 0` is the same lineage; `i >= 1, j` absent means that I am ahead.
 
-use crate::ids::{Epoch, NodeId, Position, ResyncId, RunId, VolumeId};
+use crate::ids::{Epoch, NodeId, Position, ResyncId, RunId, Seq, VolumeId};
 use crate::report::Data;
 use crate::role::Role;
 use crate::settings::Mode;
@@ -40,6 +40,15 @@ pub struct SentCompletion {
     pub id: ResyncId,
     /// The head it carried.
     pub epoch: Epoch,
+}
+
+/// What a Primary's retained log holds of its run: every write after `from` and up to `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LogRange {
+    /// The last place that is not in it.
+    pub from: Seq,
+    /// The last place of the run so far.
+    pub last: Seq,
 }
 
 /// Durable facts of one side, plus the few of this process that the table needs.
@@ -90,6 +99,10 @@ pub struct Facts {
     pub sealed: bool,
     /// Current run, if Primary.
     pub run: RunId,
+    /// The retained log of that run.
+    pub log: Option<LogRange>,
+    /// The position that was last recorded here.
+    pub position: Option<Position>,
     /// The summary for status.
     pub data: Data,
 }
@@ -97,6 +110,8 @@ pub struct Facts {
 /// How much the source must send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
+    /// The writes after the target's position, in order, from the retained log.
+    Log,
     /// The union of both sides' bits.
     Bitmap,
     /// Everything.
@@ -254,8 +269,7 @@ fn effective_lineage(mine: &Facts, theirs: &Facts) -> Vec<Epoch> {
 }
 
 fn same_head(mine: &Facts, theirs: &Facts) -> Decision {
-    let unknown = |a: &Facts, b: &Facts| a.full_dirty && !completion_arrived(a, b);
-    let extent = if unknown(mine, theirs) || unknown(theirs, mine) {
+    let extent = if has_lost_count(mine, theirs) || has_lost_count(theirs, mine) {
         Extent::Full
     } else {
         Extent::Bitmap
@@ -279,8 +293,12 @@ fn same_head(mine: &Facts, theirs: &Facts) -> Decision {
     };
     match claim {
         // A Primary is never a target: its application would see its own data change.
-        Some(true) if theirs.role != Role::Primary => Decision::Source(extent),
-        Some(false) if mine.role != Role::Primary => Decision::Target(extent),
+        Some(true) if theirs.role != Role::Primary => {
+            Decision::Source(from_log(mine, theirs).unwrap_or(extent))
+        }
+        Some(false) if mine.role != Role::Primary => {
+            Decision::Target(from_log(theirs, mine).unwrap_or(extent))
+        }
         Some(_) | None => Decision::Partitioned(Parted::Ambiguous),
     }
 }
@@ -289,9 +307,62 @@ fn same_head(mine: &Facts, theirs: &Facts) -> Decision {
 fn claims(mine: &Facts, theirs: &Facts) -> bool {
     if completion_arrived(mine, theirs) {
         // Whatever stood before the completion is resolved.
-        return mine.dirty_after > 0;
+        return mine.dirty_after > 0 || logged(mine, theirs) != Logged::Nothing;
     }
-    mine.crashed_primary || mine.dirty > 0 || mine.full_dirty
+    mine.crashed_primary
+        || mine.dirty > 0
+        || mine.full_dirty
+        || logged(mine, theirs) != Logged::Nothing
+}
+
+/// Whether a side's bits are not known to hold every difference.
+fn has_lost_count(mine: &Facts, theirs: &Facts) -> bool {
+    mine.full_dirty && !completion_arrived(mine, theirs)
+}
+
+/// What the peer lacks of a retained log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logged {
+    Nothing,
+    /// What comes after its position.
+    Rest,
+    /// It is not known where the peer stands.
+    Unplaced,
+}
+
+fn logged(mine: &Facts, theirs: &Facts) -> Logged {
+    let Some(log) = mine.log else {
+        return Logged::Nothing;
+    };
+    let at = theirs.position.filter(|p| p.run == mine.run).map(|p| p.seq);
+    match at {
+        Some(at) if at == log.last => Logged::Nothing,
+        Some(at) if log.from <= at && at < log.last => Logged::Rest,
+        Some(_) | None if log.from == log.last => Logged::Nothing,
+        Some(_) | None => Logged::Unplaced,
+    }
+}
+
+/// The log alone, if it holds everything in which the two copies differ (row 7, E7).
+fn from_log(source: &Facts, target: &Facts) -> Option<Extent> {
+    let counted = |a: &Facts, b: &Facts| {
+        let dirty = if completion_arrived(a, b) {
+            a.dirty_after
+        } else {
+            a.dirty
+        };
+        dirty == 0 && !has_lost_count(a, b) && a.disk == Disk::Consistent
+    };
+    let crashed = |a: &Facts, b: &Facts| a.crashed_primary && !completion_arrived(a, b);
+    let only = counted(source, target)
+        && counted(target, source)
+        && !crashed(source, target)
+        && !target.crashed_primary
+        && target.tail.is_none()
+        && source.role == Role::Primary
+        && target.role == Role::Secondary
+        && logged(source, target) == Logged::Rest;
+    only.then_some(Extent::Log)
 }
 
 /// Both hold differences: the crashed primary's count (its image is what the application will see),
@@ -324,6 +395,9 @@ fn ahead(newer: &Facts, older: &Facts, distance: usize) -> Decision {
     }
     if older.role == Role::Primary {
         return Decision::Superseding;
+    }
+    if let Some(extent) = from_log(newer, older) {
+        return Decision::Source(extent);
     }
     let reach = newer.base_index as usize + usize::from(grant_used(newer, older));
     if distance <= reach && !newer.full_dirty && !older.full_dirty {

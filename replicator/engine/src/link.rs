@@ -296,6 +296,9 @@ impl Engine {
     }
 
     fn end_session(&mut self, out: &mut Vec<Effect>) {
+        if self.link.is_in_order() && self.sb.role == Role::Primary {
+            self.begin_log();
+        }
         let Some(session) = self.link.session.take() else {
             return;
         };

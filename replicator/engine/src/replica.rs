@@ -74,6 +74,9 @@ pub(crate) struct Replica {
     newest: PrimaryClock,
     reached: PrimaryClock,
     pub(crate) recovery: Option<RecoveryReport>,
+    /// The position of the newest record on disk.
+    pub(crate) recorded: Option<Position>,
+    recording: Option<Position>,
     ring_seq: u64,
     /// Identifies the stream: the source's head and run.
     pub(crate) epoch: Epoch,
@@ -105,6 +108,8 @@ impl Replica {
             newest: PrimaryClock::default(),
             reached: PrimaryClock::default(),
             recovery,
+            recorded: recovery.map(|r| r.position),
+            recording: None,
             ring_seq: newest.map_or(0, |(seq, _)| seq),
             epoch: Epoch::NONE,
             run: RunId::NONE,
@@ -150,6 +155,11 @@ impl Replica {
             seq: self.applied,
             wall: self.reached.wall,
         }
+    }
+
+    /// The stream goes on where the copy stands.
+    pub(crate) fn anchor_at_record(&mut self) {
+        self.anchor(self.recorded.unwrap_or_default().seq);
     }
 
     /// Everything up to `seq` is here, if no write has said where the stream is.
@@ -415,6 +425,7 @@ impl Engine {
                 .completed_bytes
                 .saturating_sub(reached.completed_bytes);
         }
+        r.recording = Some(recovery.position);
         let mut w = Writer::default();
         encode_recovery(&mut w, &recovery);
         let block = POSITIONS + r.ring_seq % POSITION_SLOTS;
@@ -433,6 +444,7 @@ impl Engine {
         };
         let r = &mut self.replica;
         r.durability = Durability::Idle;
+        r.recorded = r.recording.take().or(r.recorded);
         r.durable = r.durable.max(upto);
         while r.applied < upto {
             r.applied = r.applied.next();

@@ -9,6 +9,7 @@
 //!            ─── ResyncBegin ───────────────────►  Inconsistent, durable
 //!            ◄── ResyncReady ────────────────────
 //!            ─── chunks and live writes, in order ►
+//!  (from the retained log: only the writes after the target's position, in order)
 //!  fdatasync, "the peer may have our head" durable (E4)
 //!            ─── ResyncComplete{lineage} ───────►  applied, fdatasync, lineage durable
 //!            ◄── ResyncAdopted ──────────────────
@@ -100,6 +101,11 @@ impl Source {
         !self.announced && self.copies()
     }
 
+    /// Whether the peer is served from the retained log.
+    pub(crate) fn replays(&self) -> bool {
+        self.extent == Extent::Log
+    }
+
     /// Whether writes to copied chunks are mirrored.
     pub(crate) fn copies(&self) -> bool {
         matches!(
@@ -138,6 +144,7 @@ impl Source {
 
 /// The receiving side.
 pub(crate) struct Target {
+    extent: Extent,
     id: Option<ResyncId>,
     began: bool,
     stored: bool,
@@ -149,11 +156,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) const fn new(now: Mono) -> Self {
+    pub(crate) fn new(extent: Extent, now: Mono) -> Self {
         Self {
+            extent,
             id: None,
             began: false,
-            stored: false,
+            stored: extent == Extent::Log,
             total: 0,
             done: 0,
             started: now,
@@ -163,9 +171,14 @@ impl Target {
     }
 
     /// Whether the copy is marked, so that data may come. After an empty union, writes follow the
-    /// completion.
-    pub(crate) const fn receives(&self) -> bool {
-        self.began || self.completion.is_some()
+    /// completion; those of a log come in order.
+    pub(crate) fn receives(&self) -> bool {
+        self.began || self.completion.is_some() || self.replays()
+    }
+
+    /// Whether the copy stays what it is, an earlier state, until it has caught up.
+    pub(crate) fn replays(&self) -> bool {
+        self.extent == Extent::Log
     }
 
     pub(crate) fn copy(&self) -> Option<Copy> {
@@ -181,16 +194,25 @@ impl Target {
 impl Engine {
     // === source ===
 
-    pub(crate) fn begin_source(&mut self, extent: Extent) -> Source {
+    pub(crate) fn begin_source(&mut self, extent: Extent, out: &mut Vec<Effect>) -> Source {
         self.marks.resync_began();
         self.forget_completion();
-        if extent == Extent::Full {
-            self.marks.mark_all();
+        let id = ResyncId(self.draw_id());
+        match extent {
+            Extent::Full => self.marks.mark_all(),
+            Extent::Bitmap => {}
+            // The log leaves at once, the completion right behind it.
+            Extent::Log => self.flush_source(id, out),
         }
+        let stage = if extent == Extent::Log {
+            Stage::Flushing
+        } else {
+            Stage::AwaitPeerBits
+        };
         Source {
-            id: ResyncId(self.draw_id()),
+            id,
             extent,
-            stage: Stage::AwaitPeerBits,
+            stage,
             announced: false,
             pending: self.marks.base().clone(),
             total: 0,
@@ -325,9 +347,14 @@ impl Engine {
         if s.stage == Stage::Copying && s.pending.count() == 0 && s.reads == 0 && !blocked {
             s.stage = Stage::Flushing;
             let id = s.id;
-            let job = self.job(Job::SourceFlush(id));
-            out.push(Effect::FlushData { job });
+            self.flush_source(id, out);
         }
+    }
+
+    /// E4: what the peer will take for our head is durable here first.
+    fn flush_source(&mut self, id: ResyncId, out: &mut Vec<Effect>) {
+        let job = self.job(Job::SourceFlush(id));
+        out.push(Effect::FlushData { job });
     }
 
     /// The next range to copy: pending, and neither being written nor being read. What is being written
@@ -490,7 +517,7 @@ impl Engine {
         let role = self.sb.role;
         let Some(t) = self
             .target()
-            .filter(|t| t.id.is_none() && t.stored && role == Role::Secondary)
+            .filter(|t| t.id.is_none() && t.stored && !t.replays() && role == Role::Secondary)
         else {
             return Err("a resync that may not begin".to_owned());
         };

@@ -49,6 +49,8 @@ pub struct Settings {
     pub peer_check_timeout: Duration,
     /// What it does then.
     pub when_peer_unknown: WhenPeerUnknown,
+    /// Bytes of writes kept for a peer that is away; [`WINDOW_BYTES`] at most. More becomes dirty bits.
+    pub log_bytes: u64,
 }
 
 /// Writes in flight to the peer, bytes: the window that memory is bounded by. When it is full, the

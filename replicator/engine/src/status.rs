@@ -42,6 +42,7 @@ impl Engine {
         }
         match (self.sb.role, self.link.join()) {
             (Role::Primary, _) if !self.sb.superseded_by.is_none() => Data::Behind,
+            (Role::Primary, Some(Join::Source(s))) if s.replays() => Data::UpToDate,
             (_, Some(Join::Source(_))) => Data::SyncSource,
             (Role::Primary, _) => Data::UpToDate,
             (Role::Secondary, Some(Join::InOrder | Join::Blocked(Decision::Superseding))) => {

@@ -2,12 +2,14 @@
 //!
 //! Every write goes through [`Engine::advance_writes`] in the order of arrival. It starts when
 //! nothing forbids it (each reason is one line there), and completes by [`Engine::may_complete`].
-//! For every write exactly one holds: it was sent in order to the peer, or its bits are set.
+//! For every write exactly one holds: it has a place in the stream and is kept until the peer has it
+//! durably (the retained log), or its bits are set.
 //!
 //! Does not live here: the peer's side of a write ([`crate::replica`]), chunk copies
 //! ([`crate::resync`]).
 
 mod completion;
+mod log;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -39,6 +41,8 @@ pub(crate) enum Route {
     InOrder,
     /// To the peer; the bits stay set until the resync completes.
     Mirrored,
+    /// Into the retained log: the peer is away, and gets it in order when it is back.
+    Logged,
     /// Nowhere; the bits are set.
     Marked,
 }
@@ -57,6 +61,15 @@ struct InFlight {
     on_session: bool,
     /// Not on the session, but part of a copy that the peer has adopted.
     covered: bool,
+    /// As it was, or will be, sent: it belongs to the retained log.
+    kept: Option<WireWrite>,
+}
+
+impl InFlight {
+    /// Whether it counts against the bound of what is kept for the peer.
+    const fn is_counted(&self) -> bool {
+        self.on_session || self.kept.is_some()
+    }
 }
 
 struct Pieces {
@@ -83,11 +96,16 @@ pub(crate) struct WritePath {
     completed_seq: Seq,
     completed_flush: Seq,
     pub(crate) completed_bytes: u64,
-    /// Bytes sent and not durably acknowledged.
+    /// Bytes sent, or logged, and not durably acknowledged.
     pub(crate) window_bytes: u64,
     window_count: usize,
     pub(crate) peer_applied: Seq,
     pub(crate) peer_durable: Seq,
+    /// The highest place that the peer has said to have applied: users were told so.
+    promised: Seq,
+    /// Every write after this place is kept, as far as the peer does not have it durably; none while
+    /// what it lacks is told by bits.
+    log_from: Option<Seq>,
     /// Where in the stream the mode was changed last; what comes before may have been completed by
     /// another rule.
     pub(crate) mode_from: Seq,
@@ -158,6 +176,8 @@ impl WritePath {
         self.completed_bytes = 0;
         self.peer_applied = Seq(0);
         self.peer_durable = Seq(0);
+        self.promised = Seq(0);
+        self.log_from = None;
         self.mode_from = Seq(0);
         self.tail = None;
     }
@@ -209,6 +229,7 @@ impl Engine {
         if self.fault.is_some() || !self.device.serves() {
             return self.fail_guest(out);
         }
+        self.bound_log();
         while let Some((_, request)) = self.guest.parked.front() {
             let (offset, len, is_flush) = match request {
                 GuestRequest::Write { offset, data, .. } => (*offset, data.len() as u64, false),
@@ -235,6 +256,7 @@ impl Engine {
                 .pop_front()
                 .expect("the front was just looked at");
             self.start(id, request, route, out);
+            self.bound_log();
         }
         self.bump_for_waiting();
     }
@@ -267,6 +289,8 @@ impl Engine {
             Route::InOrder
         } else if self.link.mirrors(offset, len, is_flush) {
             Route::Mirrored
+        } else if self.guest.log_from.is_some() && !self.link.is_joined() {
+            Route::Logged
         } else {
             Route::Marked
         }
@@ -362,24 +386,14 @@ impl Engine {
                 (0, 0, true, false, Payload::FlushMark)
             }
         };
-        if route != Route::InOrder && !is_flush {
+        if matches!(route, Route::Marked | Route::Mirrored) && !is_flush {
             self.marks.mark(offset, len);
             self.link.repend(offset, len, route);
         }
-        let on_session = route != Route::Marked;
-        if on_session {
-            self.guest.window_bytes += len;
-            self.guest.window_count += 1;
-            let (dep_seq, dep_flush) = (self.guest.completed_seq, self.guest.completed_flush);
-            let write = WireWrite {
-                seq,
-                dep_seq,
-                dep_flush,
-                fua,
-                resync: false,
-                payload,
-            };
-            self.send_write(write, out);
+        let on_session = matches!(route, Route::InOrder | Route::Mirrored);
+        let wire = (route != Route::Marked).then(|| self.wire(seq, fua, payload));
+        if let (true, Some(write)) = (on_session, &wire) {
+            self.send_write(write.clone(), out);
         }
         let write = InFlight {
             guest: Some(id),
@@ -391,15 +405,39 @@ impl Engine {
             route,
             on_session,
             covered: false,
+            kept: wire.filter(|_| route != Route::Mirrored),
         };
-        self.guest.off_session += usize::from(!on_session);
+        self.enter(seq, write);
+    }
+
+    fn wire(&self, seq: Seq, fua: bool, payload: Payload) -> WireWrite {
+        WireWrite {
+            seq,
+            dep_seq: self.guest.completed_seq,
+            dep_flush: self.guest.completed_flush,
+            fua,
+            resync: false,
+            payload,
+        }
+    }
+
+    fn enter(&mut self, seq: Seq, write: InFlight) {
+        if write.is_counted() {
+            self.guest.window_bytes += write.len;
+            self.guest.window_count += 1;
+        }
+        if write.kept.is_some() {
+            self.guest.log_from.get_or_insert(Seq(seq.0 - 1));
+        }
+        self.guest.off_session += usize::from(!write.on_session);
         self.guest.writes.insert(seq, write);
     }
 
     /// A flush of our own at the end of a run: when it is durable at the peer, everything is.
     pub(crate) fn send_drain_mark(&mut self, out: &mut Vec<Effect>) {
-        let seq = self.guest.last_seq.next();
-        self.guest.last_seq = seq;
+        let seq = self.guest.place(Route::InOrder);
+        let wire = self.wire(seq, false, Payload::FlushMark);
+        self.send_write(wire.clone(), out);
         let write = InFlight {
             guest: None,
             offset: 0,
@@ -410,22 +448,9 @@ impl Engine {
             route: Route::InOrder,
             on_session: true,
             covered: false,
+            kept: Some(wire),
         };
-        self.guest.writes.insert(seq, write);
-        self.guest.window_count += 1;
-        let (dep_seq, dep_flush) = (self.guest.completed_seq, self.guest.completed_flush);
-        let payload = Payload::FlushMark;
-        self.send_write(
-            WireWrite {
-                seq,
-                dep_seq,
-                dep_flush,
-                fua: false,
-                resync: false,
-                payload,
-            },
-            out,
-        );
+        self.enter(seq, write);
     }
 
     /// How far this side is, for the peer's recovery point.

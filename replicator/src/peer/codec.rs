@@ -9,7 +9,7 @@ mod words;
 mod tests;
 
 use bytes::Bytes;
-use drqm_engine::compare::{Facts, Grant, SentCompletion};
+use drqm_engine::compare::{Facts, Grant, LogRange, SentCompletion};
 use drqm_engine::frame::{Frame, Payload, PeerReport, PrimaryClock, WireWrite};
 use drqm_engine::ids::{Epoch, NodeId, Position, ResyncId, RunId, Seq, VolumeId};
 use drqm_engine::time::Wall;
@@ -180,6 +180,11 @@ fn state(facts: &Facts) -> pb::State {
         data: words::data(facts.data),
         dirty_after: facts.dirty_after,
         completion_epoch: wide(facts.completion_sent.map_or(0, |c| c.epoch.0)),
+        log: facts.log.map(|l| pb::LogRange {
+            from: l.from.0,
+            last: l.last.0,
+        }),
+        position: facts.position.map(|p| position(&p)),
     }
 }
 
@@ -364,6 +369,11 @@ fn state_from(s: pb::State) -> Result<Facts, Violation> {
         adopted: resync_from(&s.adopted)?,
         sealed: s.sealed,
         run: RunId(wide_from(&s.run, "run id")?),
+        log: s.log.map(|l| LogRange {
+            from: Seq(l.from),
+            last: Seq(l.last),
+        }),
+        position: s.position.map(position_from).transpose()?,
         data: words::data_from(s.data)?,
     })
 }

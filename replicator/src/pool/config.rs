@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use drqm_engine::event::FsKind;
-use drqm_engine::settings::{Mode, Settings, WhenPeerUnknown};
+use drqm_engine::settings::{Mode, Settings, WINDOW_BYTES, WhenPeerUnknown};
 use serde::{Deserialize, Serialize};
 
 /// Version of the file's form; another one is refused.
@@ -91,6 +91,7 @@ impl VolumeConfig {
             } else {
                 WhenPeerUnknown::Start
             },
+            log_bytes: WINDOW_BYTES,
         }
     }
 

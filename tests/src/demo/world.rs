@@ -290,23 +290,32 @@ impl World {
     /// # Errors
     /// When kubectl cannot start.
     pub fn watch_pod(&self, side: &Side, selector: &str) -> Result<Lines> {
+        let ready = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
+        self.watch(side, &["pods", "-l", selector], ready)
+    }
+
+    /// Watches what the copy of a side is worth, in the words of its status.
+    ///
+    /// # Errors
+    /// When kubectl cannot start.
+    pub fn watch_copy(&self, side: &Side) -> Result<Lines> {
+        self.watch(side, &["drqm", &side.name], "{.status.dr.localData}")
+    }
+
+    /// One field of objects, a line for each change.
+    fn watch(&self, side: &Side, objects: &[&str], field: &str) -> Result<Lines> {
         let mut watch = Command::new("kubectl");
         watch.envs(self.environment.iter().cloned());
         watch.args([
             "--context",
             &side.context,
             "get",
-            "pods",
             "-n",
             NAMESPACE,
-            "-l",
-            selector,
             "--watch",
         ]);
-        watch.args([
-            "-o",
-            r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}{"\n"}"#,
-        ]);
+        watch.args(objects);
+        watch.args(["-o", &format!(r#"jsonpath={field}{{"\n"}}"#)]);
         Lines::start(&mut watch)
     }
 

@@ -25,6 +25,28 @@ pub(super) fn pool_is_full(world: &mut World) -> Result<()> {
     delete(world, &side)
 }
 
+/// kubelet listens on every address of the node.
+pub(super) fn port_is_taken(world: &mut World) -> Result<()> {
+    let both = sides(world, "knocking");
+    let [first, second] = &both;
+    let mut wanted = manifest(world, first, Some(second));
+    wanted["spec"]["replication"]["port"] = json!(10250);
+    apply(world, first, &wanted)?;
+    let words = ["spec.replication.port", "10250", "choose another"];
+    let said = wait_for_words(first, "the port is taken", &words)?;
+    world.ui.print(&said);
+    ensure!(first.pods()? == 0, "it began without its port");
+    world.expect_no_device(first)?;
+
+    // The way out that the sentence names.
+    wanted["spec"]["replication"]["port"] = json!(7002);
+    apply(world, first, &wanted)?;
+    apply_peer_manifest(world, first, second)?;
+    first.wait_until_serving(SYNCHRONIZATION)?;
+    wait_until_normal(&both)?;
+    both.iter().try_for_each(|side| delete(world, side))
+}
+
 pub(super) fn image_cannot_be_pulled(world: &mut World) -> Result<()> {
     let side = world.first().named("picture");
     let good = manifest(world, &side, None);

@@ -73,6 +73,31 @@ pub(super) fn link_is_missing(world: &mut World) -> Result<()> {
     expect_left(world, &first, "before-the-link-went")
 }
 
+/// The queue manager is stopped and its device dies: kubelet, told to start it, finds a device whose reads
+/// fail, for as long as the operator needs to see it and to put another one in its place. Nothing formats it.
+pub(super) fn reads_fail(world: &mut World) -> Result<()> {
+    let both = sides(world, NAME);
+    let [first, _] = &both;
+    let before = pair::uuid(world, first)?;
+    leave(world, first, "before-the-reads-failed")?;
+    world.patch(first, r#"{"spec":{"queueManager":{"running":false}}}"#)?;
+    first.wait_until_no_pod(PATIENCE)?;
+    let host = first.host.context("a host of the lab")?;
+    let script = format!(
+        "pkill -KILL -x drqm-replicator; ! dd if={} of=/dev/null bs=4096 count=1 iflag=direct",
+        first.device()
+    );
+    world.in_host(host, &["sh", "-c", &script])?;
+    world.patch(first, r#"{"spec":{"queueManager":{"running":true}}}"#)?;
+    first.wait_until_serving(SYNCHRONIZATION)?;
+    ensure!(
+        pair::uuid(world, first)? == before,
+        "the volume was formatted anew"
+    );
+    expect_left(world, first, "before-the-reads-failed")?;
+    wait_until_normal(&both)
+}
+
 /// GitOps brings an old resource back over data that were kept: it promotes nothing by itself.
 pub(super) fn resource_is_created_again(world: &mut World) -> Result<()> {
     let both = sides(world, NAME);

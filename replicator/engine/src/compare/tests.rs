@@ -29,7 +29,7 @@ fn all(node: u128) -> Vec<Facts> {
     let position = |run, seq| {
         Some(Position {
             run: RunId(run),
-            seq: crate::ids::Seq(seq),
+            seq: Seq(seq),
             ..Position::default()
         })
     };
@@ -72,6 +72,12 @@ fn all(node: u128) -> Vec<Facts> {
                 }),
                 adopted: ResyncId(if bit(7) { 4 } else { 0 }),
                 role_epoch: Epoch(if bit(3) { line[0] } else { 0 }),
+                run: RunId(u128::from(bit(0)) * 6),
+                log: (bit(0) && bit(6)).then_some(LogRange {
+                    from: Seq(2),
+                    last: Seq(if bit(8) { 4 } else { 2 }),
+                }),
+                position: position(if bit(3) { 5 } else { 6 }, if bit(7) { 3 } else { 4 }),
                 ..base
             });
         }
@@ -112,6 +118,9 @@ fn no_decision_sends_from_a_bad_copy_or_to_a_primary() {
                     let full = |x: &Facts, y| x.full_dirty && !completion_arrived(x, y);
                     let unknown = full(a, b) || full(b, a) || b.disk == Disk::Empty;
                     assert!(extent == Extent::Full || !unknown);
+                    if extent == Extent::Log {
+                        assert_served_from_log(a, b);
+                    }
                 }
                 Decision::InSync => {
                     assert!(a.disk == Disk::Consistent && b.disk == Disk::Consistent);
@@ -126,6 +135,79 @@ fn no_decision_sends_from_a_bad_copy_or_to_a_primary() {
             }
         }
     }
+}
+
+/// The log holds everything in which two consistent copies differ.
+fn assert_served_from_log(source: &Facts, target: &Facts) {
+    assert_eq!(target.disk, Disk::Consistent);
+    assert!(!unresolved(source, target) && !target.crashed_primary);
+    let arrived = completion_arrived(source, target);
+    let dirty = if arrived {
+        source.dirty_after
+    } else {
+        source.dirty
+    };
+    assert_eq!(dirty, 0);
+    let (log, at) = (
+        source.log.expect("a log"),
+        target.position.expect("a position"),
+    );
+    assert_eq!(at.run, source.run);
+    assert!(log.from <= at.seq && at.seq < log.last);
+}
+
+#[test]
+fn a_log_serves_whoever_stands_in_it_and_lacks_nothing_else() {
+    let place = |run, seq| {
+        Some(Position {
+            run: RunId(run),
+            seq: Seq(seq),
+            ..Position::default()
+        })
+    };
+    let source = Facts {
+        role: Role::Primary,
+        run: RunId(6),
+        base_index: 1,
+        log: Some(LogRange {
+            from: Seq(10),
+            last: Seq(20),
+        }),
+        ..facts(1, &[2, 1])
+    };
+    let target = |head: &[u128], run, seq| Facts {
+        position: place(run, seq),
+        ..facts(2, head)
+    };
+    let replay = Decision::Source(Extent::Log);
+    for seq in [10, 19] {
+        assert_eq!(decide(&source, &target(&[1], 6, seq)), replay);
+        assert_eq!(decide(&source, &target(&[2, 1], 6, seq)), replay);
+    }
+    assert_eq!(decide(&source, &target(&[2, 1], 6, 20)), Decision::InSync);
+    let bitmap = Decision::Source(Extent::Bitmap);
+    for (run, seq) in [(6, 9), (6, 21), (5, 15)] {
+        assert_eq!(decide(&source, &target(&[1], run, seq)), bitmap);
+        assert_eq!(decide(&source, &target(&[2, 1], run, seq)), bitmap);
+    }
+    for target in [
+        Facts {
+            dirty: 1,
+            ..target(&[1], 6, 15)
+        },
+        Facts {
+            disk: Disk::Inconsistent,
+            ..target(&[1], 6, 15)
+        },
+        Facts {
+            crashed_primary: true,
+            ..target(&[1], 6, 15)
+        },
+    ] {
+        assert_eq!(decide(&source, &target), bitmap);
+    }
+    let marked = Facts { dirty: 1, ..source };
+    assert_eq!(decide(&marked, &target(&[1], 6, 15)), bitmap);
 }
 
 #[test]
@@ -169,7 +251,7 @@ fn a_completed_tail_beyond_the_fork_is_a_partition() {
     let at = |seq| {
         Some(Position {
             run: RunId(5),
-            seq: crate::ids::Seq(seq),
+            seq: Seq(seq),
             ..Position::default()
         })
     };

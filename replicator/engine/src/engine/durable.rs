@@ -178,7 +178,12 @@ impl Engine {
         if !self.activity.is_due() || self.evicting.is_some() {
             return;
         }
-        let Some(victims) = self.activity.victims(|e| self.guest.uses_extent(e)) else {
+        let idle = |s: &Self| s.activity.victims(|e| s.guest.uses_extent(e));
+        let victims = idle(self).or_else(|| {
+            self.log_yields_extents();
+            idle(self)
+        });
+        let Some(victims) = victims else {
             return;
         };
         if victims.is_empty() {

@@ -26,6 +26,7 @@ impl Engine {
             out.push(Effect::Stopped);
         } else if settled && self.change.is_none() {
             self.device.stop_begun = true;
+            self.log_becomes_bits();
             self.flush_data(AfterFlush::Stop, out);
         }
     }

@@ -4,7 +4,7 @@
 //! Does not live here: the decision itself ([`crate::compare`]), what follows once the two have joined.
 
 use super::{Join, Phase};
-use crate::compare::{self, Decision, Facts};
+use crate::compare::{self, Decision, Extent, Facts};
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::frame::{Frame, PeerReport};
@@ -40,6 +40,8 @@ impl Engine {
             adopted: self.sb.adopted,
             sealed: self.sb.sealed,
             run: self.run,
+            log: self.log_range(),
+            position: self.replica.recorded,
             data: self.data(),
         }
     }
@@ -246,11 +248,16 @@ impl Engine {
             facts.lineage.first().copied().unwrap_or_default(),
             facts.run,
         );
+        let their_position = facts.position.unwrap_or_default().seq;
+        let serves_log = matches!(decision, Decision::InSync | Decision::Source(Extent::Log));
+        if !serves_log {
+            self.log_becomes_bits();
+        }
         let join = match decision {
             Decision::AwaitFirstPrimary => Join::Idle,
             Decision::InSync => Join::InOrder,
-            Decision::Source(extent) => Join::Source(self.begin_source(extent)),
-            Decision::Target(_) => Join::Target(Target::new(self.now.mono)),
+            Decision::Source(extent) => Join::Source(self.begin_source(extent, out)),
+            Decision::Target(extent) => Join::Target(Target::new(extent, self.now.mono)),
             Decision::Superseded
             | Decision::Superseding
             | Decision::Partitioned(_)
@@ -261,17 +268,32 @@ impl Engine {
         } else {
             their_head
         };
+        let replays = decision == Decision::Target(Extent::Log);
         // A Primary too: it may be demoted, and receive, within this session.
-        let trusted = decision == Decision::InSync && self.sb.role == Role::Secondary;
+        let trusted = replays || decision == Decision::InSync && self.sb.role == Role::Secondary;
         self.replica.begin(epoch, their_run, trusted);
+        if replays {
+            self.replica.anchor_at_record();
+        }
         self.link.set_join(join);
+        match decision {
+            Decision::Source(Extent::Log) => self.send_log(their_position, out),
+            Decision::InSync => self.send_log(self.guest.last_seq, out),
+            Decision::AwaitFirstPrimary
+            | Decision::Source(_)
+            | Decision::Target(_)
+            | Decision::Superseded
+            | Decision::Superseding
+            | Decision::Partitioned(_)
+            | Decision::Refused(_) => {}
+        }
         self.joined(decision, out);
     }
 
     pub(super) fn joined(&mut self, decision: Decision, out: &mut Vec<Effect>) {
         self.link.unjoined = 0;
         self.link.down = None;
-        if matches!(decision, Decision::Target(_)) {
+        if matches!(decision, Decision::Target(Extent::Bitmap | Extent::Full)) {
             self.send_own_bits(out);
         }
         self.meeting_ended(decision);

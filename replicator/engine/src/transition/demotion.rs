@@ -64,6 +64,7 @@ impl Engine {
             return;
         }
         if !self.link.is_in_order() || self.guest.is_drained() {
+            self.log_becomes_bits();
             self.set_stage(Stage::Storing, DRAIN_LIMIT);
             self.flush_data(AfterFlush::Demote, out);
         }

@@ -115,13 +115,12 @@ impl Engine {
         let Some(w) = self.guest.writes.get(&seq) else {
             return;
         };
-        if w.local && w.guest.is_none() && (!w.on_session || self.guest.peer_durable >= seq) {
+        if w.local && w.guest.is_none() && (!w.is_counted() || self.guest.peer_durable >= seq) {
             let w = self.guest.writes.remove(&seq).expect("looked up above");
-            if w.on_session {
+            self.guest.off_session -= usize::from(!w.on_session);
+            if w.is_counted() {
                 self.guest.window_bytes -= w.len;
                 self.guest.window_count -= 1;
-            } else {
-                self.guest.off_session -= 1;
             }
         }
     }
@@ -150,6 +149,7 @@ impl Engine {
         let before = (self.guest.peer_applied, self.guest.peer_durable);
         let now = (before.0.max(applied), before.1.max(durable));
         (self.guest.peer_applied, self.guest.peer_durable) = now;
+        self.guest.promised = self.guest.promised.max(now.0);
         for seq in self.sent_between(before.0, now.0) {
             self.complete_one(seq, out);
         }
@@ -168,21 +168,18 @@ impl Engine {
         range.map(|(seq, _)| *seq).collect()
     }
 
-    /// The session is gone: what the peer has not durably acknowledged becomes dirty (ruling 7), and
-    /// what of it was completed is remembered as the tail (E1).
+    /// The session is gone: what of it was completed and not durably acknowledged is remembered as the
+    /// tail (E1). It stays in the log, or becomes dirty (ruling 7).
     pub(crate) fn writes_lost_session(&mut self, out: &mut Vec<Effect>) {
         let (epoch, run, wall) = (self.sb.head(), self.run, self.now.wall);
+        let logs = self.guest.log_from.is_some();
         for (seq, w) in &mut self.guest.writes {
             if !w.on_session {
                 continue;
             }
             w.on_session = false;
             self.guest.off_session += 1;
-            if w.is_flush {
-                continue;
-            }
-            self.marks.mark(w.offset, w.len);
-            if w.guest.is_none() {
+            if w.guest.is_none() && !w.is_flush {
                 self.guest.tail = Some(Position {
                     epoch,
                     run,
@@ -190,9 +187,16 @@ impl Engine {
                     wall,
                 });
             }
+            w.kept = w.kept.take().filter(|_| logs);
+            if w.kept.is_some() {
+                continue;
+            }
+            self.guest.window_bytes -= w.len;
+            self.guest.window_count -= 1;
+            if !w.is_flush {
+                self.marks.mark(w.offset, w.len);
+            }
         }
-        self.guest.window_bytes = 0;
-        self.guest.window_count = 0;
         self.guest.mode_from = Seq(0);
         self.complete_ready(out);
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::operator::End;
 use crate::random::{Script, life};
+use crate::world::World;
 
 /// How often a long campaign says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ pub(crate) struct Found {
     parted: u64,
     publications: u64,
     writes: u64,
+    copies: u64,
+    replays: u64,
     /// Lives that broke a promise, and which.
     pub(crate) failures: Vec<(Script, String)>,
 }
@@ -37,11 +40,13 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lives: {} ended partitioned, {} publications, {} writes, {} violations",
+            "{} lives: {} ended partitioned, {} publications, {} writes, {} copies, {} replays, {} violations",
             self.lives,
             self.parted,
             self.publications,
             self.writes,
+            self.copies,
+            self.replays,
             self.failures.len()
         )
     }
@@ -51,17 +56,19 @@ impl Found {
     fn add(&mut self, script: Script, outcome: Outcome) {
         self.lives += 1;
         match outcome {
-            Ok((end, publications, writes)) => {
+            Ok((end, world)) => {
                 self.parted += u64::from(end == End::Partitioned);
-                self.publications += publications;
-                self.writes += writes as u64;
+                self.publications += world.oracle.publications;
+                self.writes += world.oracle.written() as u64;
+                self.copies += world.copies;
+                self.replays += world.replays;
             }
             Err(why) => self.failures.push((script, why)),
         }
     }
 }
 
-type Outcome = Result<(End, u64, usize), String>;
+type Outcome = Result<(End, Box<World>), String>;
 
 /// Lives a life; a panic is a broken promise like any other.
 pub(crate) fn outcome(script: &Script) -> Outcome {
@@ -70,7 +77,7 @@ pub(crate) fn outcome(script: &Script) -> Outcome {
     let lived = catch_unwind(AssertUnwindSafe(|| life(script, false)));
     QUIET.set(false);
     match lived {
-        Ok((Ok(end), world)) => Ok((end, world.oracle.publications, world.oracle.written())),
+        Ok((Ok(end), world)) => Ok((end, Box::new(world))),
         Ok((Err(why), _)) => Err(why),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

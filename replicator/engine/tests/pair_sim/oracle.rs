@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use drqm_engine::ids::Epoch;
-use drqm_engine::report::{Data, Gate, LinkReport, Report, TransitionKind};
+use drqm_engine::report::{Data, Gate, LinkReport, Report, Transition, TransitionKind};
 use drqm_engine::role::Role;
 use drqm_engine::settings::Mode;
 
@@ -29,6 +29,9 @@ struct Write {
     fua: bool,
     /// Highest write completed when this one was issued.
     dep: u64,
+    /// Flushes completed when this one was issued; the first flush that covered it.
+    after_flushes: u64,
+    flushed: Option<u64>,
     /// When it was completed, by the primary's wall clock.
     completed: Option<i64>,
     order: u64,
@@ -46,15 +49,28 @@ struct Branch {
     /// What the owner's disk lost in a power cut, and when.
     lost: HashMap<(u64, u64), u64>,
     completed_max: u64,
+    flushes: u64,
     unpromised: Vec<u64>,
     unflushed: Vec<u64>,
+}
+
+/// What an image must be closed under: it holds everything that was completed before a write that it
+/// shows was issued; or, as after a crash, what a flush had covered by then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    No,
+    Flushes,
+    Completions,
 }
 
 #[derive(Default)]
 struct Side {
     branch: Option<usize>,
     model: HashMap<u64, u64>,
+    role: Role,
     lineage: Vec<Epoch>,
+    /// It has lost its process, or also its power, and not been in step since.
+    crashed: bool,
     torn: bool,
     /// Last moment at which it was in step with the other side.
     in_step: u64,
@@ -129,6 +145,8 @@ impl Oracle {
             zero,
             fua,
             dep: branch.completed_max,
+            after_flushes: branch.flushes,
+            flushed: None,
             completed: None,
             order: 0,
             failed: false,
@@ -176,9 +194,14 @@ impl Oracle {
             return;
         };
         let writes = &mut self.writes;
+        self.branches[b].flushes += 1;
+        let flush = self.branches[b].flushes;
         self.branches[b].unflushed.retain(|number| {
             let w = &mut writes[*number as usize - 1];
             let covered = w.order <= upto;
+            if covered {
+                w.flushed = Some(flush);
+            }
             w.local |= covered;
             w.both |= covered && mode.flushes_both();
             !covered
@@ -207,6 +230,7 @@ impl Oracle {
 
     pub(crate) fn crashed(&mut self, n: usize, power: bool) {
         self.sides[n].torn |= power;
+        self.sides[n].crashed = true;
     }
 
     pub(crate) fn restarted(&mut self, n: usize, disk: &DataDisk, now: u64) {
@@ -287,26 +311,29 @@ impl Oracle {
         Ok(places)
     }
 
-    /// Whether an image holds every write that `must` names and, with `order`, is closed under
-    /// dependency.
+    /// Whether an image holds every write that `must` names, and is closed as it must be.
     fn check(
         &self,
         n: usize,
         tags: &[u64],
         b: usize,
-        order: bool,
+        closed: Closed,
         must: impl Fn(&Write) -> bool,
     ) -> Result<(), String> {
         let places = self.places(tags, b)?;
         let branch = &self.branches[b];
-        let mut reach = 0;
-        let mut reacher = 0;
+        let (mut reach, mut reacher) = (0, 0);
         for (s, place) in &places {
             if *place > 0 && tags[*s as usize] != 0 {
                 let number = branch.history[s][*place - 1];
-                let dep = self.writes[number as usize - 1].dep;
-                if dep > reach {
-                    (reach, reacher) = (dep, number);
+                let w = &self.writes[number as usize - 1];
+                let needs = match closed {
+                    Closed::No => 0,
+                    Closed::Flushes => w.after_flushes,
+                    Closed::Completions => w.dep,
+                };
+                if needs > reach {
+                    (reach, reacher) = (needs, number);
                 }
             }
         }
@@ -323,7 +350,12 @@ impl Oracle {
                 if w.completed.is_some() && must(w) {
                     return Err(format!("completed write {number} is missing at sector {s}"));
                 }
-                if order && !w.failed && *number <= reach {
+                let needed = match closed {
+                    Closed::No => false,
+                    Closed::Flushes => w.flushed.is_some_and(|flush| flush <= reach),
+                    Closed::Completions => *number <= reach,
+                };
+                if needed && !w.failed {
                     return Err(format!(
                         "write {number} is missing at sector {s}, write {reacher} after it is there"
                     ));
@@ -336,6 +368,12 @@ impl Oracle {
     /// Side `n` shows its device.
     pub(crate) fn published(&mut self, n: usize, report: &Report, disk: &DataDisk) {
         self.publications += 1;
+        self.begins(n, report, disk);
+    }
+
+    /// Side `n` begins, or goes on with, a history of its own: with its device, or with its promotion
+    /// apart from the other, whose later writes it gives up even if it never shows its device.
+    pub(crate) fn begins(&mut self, n: usize, report: &Report, disk: &DataDisk) {
         let tags = self.tags(disk);
         let known = report
             .lineage
@@ -349,7 +387,7 @@ impl Oracle {
             self.complain(format!("node {n} serves a wrong image: {why}"));
         }
         let side = &mut self.sides[n];
-        side.torn = false;
+        (side.torn, side.crashed) = (false, false);
         side.model = (0..).zip(tags.iter().copied()).skip(8).collect();
         let b = match known.filter(|_| again) {
             Some(b) => b,
@@ -360,6 +398,7 @@ impl Oracle {
                     history: BTreeMap::new(),
                     lost: HashMap::new(),
                     completed_max: 0,
+                    flushes: 0,
                     unpromised: Vec::new(),
                     unflushed: Vec::new(),
                 });
@@ -387,27 +426,37 @@ impl Oracle {
     ) -> Result<(), String> {
         let (torn, own) = (self.sides[n].torn, self.branches[b].owner == n);
         if own {
-            return self.check(n, tags, b, false, |w| w.local || !torn);
+            return self.check(n, tags, b, Closed::No, |w| w.local || !torn);
         }
         let transition = report
             .transition
             .ok_or("a promotion without a transition")?;
         if transition.kind == TransitionKind::Planned && !again {
-            return self.check(n, tags, b, false, |_| true);
+            return self.check(n, tags, b, Closed::No, |_| true);
         }
         let position = transition.recovery.unwrap_or_default().position;
         let current = self.heads.get(&position.epoch) == Some(&b);
         let point = if current { position.wall.0 } else { 0 };
         let before = |w: &Write| w.completed.is_some_and(|at| at < point);
-        self.check(n, tags, b, !torn, |w| {
+        let closed = if self.sides[n].crashed {
+            Closed::Flushes
+        } else {
+            Closed::Completions
+        };
+        self.check(n, tags, b, closed, |w| {
             before(w) || if torn { w.both } else { w.applied }
         })
     }
 
     // === every step ===
 
-    pub(crate) fn observe(&mut self, n: usize, report: &Report, now: u64) {
+    /// Whether the side was promoted apart since the last look.
+    pub(crate) fn observe(&mut self, n: usize, report: &Report, now: u64) -> bool {
         let side = &mut self.sides[n];
+        let apart = |t: &Transition| t.kind == TransitionKind::Unplanned;
+        let taken = side.role == Role::Secondary && report.role == Role::Primary;
+        let promoted = taken && report.transition.as_ref().is_some_and(apart);
+        side.role = report.role;
         if report.lineage != side.lineage {
             side.lineage.clone_from(&report.lineage);
             let head = report.lineage.first().copied().unwrap_or_default();
@@ -422,7 +471,7 @@ impl Oracle {
         }
         let connected = report.link == LinkReport::Connected;
         if report.role == Role::Secondary && report.data == Data::UpToDate && connected {
-            side.torn = false;
+            (side.torn, side.crashed) = (false, false);
             side.in_step = now;
         }
         let inconsistent = matches!(
@@ -433,6 +482,7 @@ impl Oracle {
             self.complain(format!("node {n} is Primary with an inconsistent copy"));
         }
         self.promise(n, report);
+        promoted
     }
 
     /// While synchronous, everything completed is on both sides.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use drqm_engine::command::{Command, Initialize};
 use drqm_engine::report::{Data, Gate};
 use drqm_engine::role::Role;
-use drqm_engine::settings::{Mode, WhenPeerUnknown};
+use drqm_engine::settings::{Mode, WINDOW_BYTES, WhenPeerUnknown};
 
 use crate::operator::End;
 use crate::rng::Rng;
@@ -68,6 +68,7 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
         errors: if rng.chance(12) { 2_000 } else { 0 },
         slow: [0, 2, 6][rng.below(3) as usize],
         pace: [8, 20, 50][rng.below(3) as usize] * MS,
+        log_bytes: [0, 150 << 10, WINDOW_BYTES][rng.below(3) as usize],
         trace,
     };
     let mut world = World::new(config, script.seed);
@@ -187,7 +188,8 @@ fn incident(w: &mut World, rng: &mut Rng) {
     }
 }
 
-/// The secondary loses its power at some moment under load, and then the primary goes: what was promised
+/// The secondary loses its process, or its power, at some moment under load, perhaps comes back and
+/// catches up for a while, and then the primary goes: what was promised
 /// of both sides must be on what the secondary had made durable.
 fn double_disaster(w: &mut World, rng: &mut Rng) {
     let is_primary = |n: &usize| w.report(*n).is_some_and(|r| r.role == Role::Primary);
@@ -197,7 +199,11 @@ fn double_disaster(w: &mut World, rng: &mut Rng) {
     let secondary = 1 - primary;
     w.users_go_on();
     w.run(rng.between(0, 300 * MS));
-    w.crash(secondary, true);
+    w.crash(secondary, rng.chance(80));
+    if rng.chance(50) {
+        w.start(secondary);
+        w.run(rng.between(0, 3 * SECOND));
+    }
     w.crash(primary, rng.chance(50));
     w.start(secondary);
     w.run(rng.between(SECOND, 8 * SECOND));

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use drqm_engine::command::{Command, Identity, Refusal};
+use drqm_engine::compare::{Decision, Extent};
 use drqm_engine::event::{FsKind, LinkFault};
 use drqm_engine::frame::{Frame, PeerHello};
 use drqm_engine::ids::{CommandId, JobId, NodeId, SessionId, VolumeId};
 use drqm_engine::report::{Gate, Report};
-use drqm_engine::settings::{Mode, Settings, WhenPeerUnknown};
+use drqm_engine::settings::{Mode, Settings, WINDOW_BYTES, WhenPeerUnknown};
 use drqm_engine::time::{Mono, Now, Wall};
 use drqm_engine::{Effect, Engine, Event, IoError};
 
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) errors: u64,
     /// Percent of slow I/O requests.
     pub(crate) slow: u64,
+    /// Bytes of writes kept for a peer that is away.
+    pub(crate) log_bytes: u64,
     /// Mean time between two requests of the user, microseconds.
     pub(crate) pace: u64,
     pub(crate) trace: bool,
@@ -50,8 +53,17 @@ impl Config {
             when_peer_unknown: WhenPeerUnknown::Start,
             errors: 0,
             slow: 3,
+            log_bytes: 0,
             pace: 10 * MS,
             trace: false,
+        }
+    }
+
+    /// With a retained log.
+    pub(crate) fn logging(mode: Mode) -> Self {
+        Self {
+            log_bytes: WINDOW_BYTES,
+            ..Self::plain(mode)
         }
     }
 }
@@ -130,8 +142,9 @@ pub(crate) struct World {
     /// Frames to swallow, for scripted losses: `(sender, predicate)`.
     pub(crate) swallow: Option<(usize, Which)>,
     pub(crate) swallowed: u64,
-    /// Copies that began.
+    /// Copies that began, and absences that the log made good.
     pub(crate) copies: u64,
+    pub(crate) replays: u64,
     queue: BTreeMap<(u64, u64), (usize, u64, Action)>,
     order: u64,
     next_command: u128,
@@ -172,6 +185,7 @@ impl World {
             swallow: None,
             swallowed: 0,
             copies: 0,
+            replays: 0,
             queue: BTreeMap::new(),
             order: 0,
             next_command: 0,
@@ -198,6 +212,7 @@ impl World {
             fs: FsKind::Xfs,
             peer_check_timeout: std::time::Duration::from_secs(30),
             when_peer_unknown: self.config.when_peer_unknown,
+            log_bytes: self.config.log_bytes,
         }
     }
 
@@ -465,6 +480,8 @@ impl World {
             }
             Effect::Send { session, frame } => {
                 self.copies += u64::from(matches!(frame, Frame::ResyncBegin { .. }));
+                let replay = Frame::Decision(Decision::Source(Extent::Log));
+                self.replays += u64::from(frame == replay);
                 self.sent(n, session, frame);
             }
             Effect::CloseSession { session, reason } => {
@@ -560,7 +577,9 @@ impl World {
     /// Checks what must hold after every step.
     fn observe(&mut self, n: usize) {
         let Some(report) = self.report(n) else { return };
-        self.oracle.observe(n, &report, self.now);
+        if self.oracle.observe(n, &report, self.now) {
+            self.oracle.begins(n, &report, &self.nodes[n].data);
+        }
         if let Some(why) = self.oracle.complaint.take() {
             self.fail(why);
         }

@@ -137,6 +137,20 @@ pub struct State {
     pub dirty_after: u64,
     #[prost(bytes = "bytes", tag = "25")]
     pub completion_epoch: ::prost::bytes::Bytes,
+    /// The retained log of the run, if Primary and if there is one.
+    #[prost(message, optional, tag = "26")]
+    pub log: ::core::option::Option<LogRange>,
+    /// The position that was last recorded.
+    #[prost(message, optional, tag = "27")]
+    pub position: ::core::option::Option<Position>,
+}
+/// Every write after `from` and up to `last`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogRange {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub last: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Decision {

@@ -46,6 +46,11 @@ fn full_facts() -> Facts {
         adopted: ResyncId(6),
         sealed: true,
         run: RunId(13),
+        log: Some(LogRange {
+            from: Seq(14),
+            last: Seq(15),
+        }),
+        position: Some(place(16)),
         data: Data::Behind,
     }
 }

@@ -89,6 +89,8 @@ numbered!(decision, decision_from, Decision, "decision", {
     17 => Decision::Refused(Mismatch::UnrelatedData) => Decision::Refused(Mismatch::UnrelatedData),
     18 => Decision::Refused(Mismatch::NoConsistentSource) => Decision::Refused(Mismatch::NoConsistentSource),
     19 => Decision::Refused(Mismatch::Impossible) => Decision::Refused(Mismatch::Impossible),
+    20 => Decision::Source(Extent::Log) => Decision::Source(Extent::Log),
+    21 => Decision::Target(Extent::Log) => Decision::Target(Extent::Log),
 });
 
 /// A refusal of the peer. Its details stay there; the code is what the engine acts on.

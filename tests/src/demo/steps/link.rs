@@ -41,11 +41,24 @@ pub(super) fn lost(world: &mut World) -> Result<Outcome> {
 
 pub(super) fn back(world: &mut World) -> Result<Outcome> {
     let (first, second) = (world.first().clone(), world.second().clone());
+    let copy = world.watch_copy(&second)?;
     world.ui.typed("cargo lab heal");
     world.lab()?.heal()?;
     world.wait_until_normal()?;
+    // What was written meanwhile is in the primary's log: the copy was never worth less than before.
+    let words: Vec<String> = copy.arrived().map(|(_, word)| word).collect();
+    ensure!(
+        words.last().is_some_and(|word| word == "UpToDate")
+            && words
+                .iter()
+                .all(|word| word == "UpToDate" || word == "Behind"),
+        "the copy was {}",
+        words.join(", ")
+    );
     ensure!(first.status()?.serving, "the primary no longer serves");
     first.expect_condition("InSync", "True", "InSync")?;
     world.show_status(&first, &second)?;
-    Ok(Outcome::remark("Normal on both sides"))
+    Ok(Outcome::remark(
+        "Normal on both sides, the copy never inconsistent",
+    ))
 }

@@ -2,7 +2,7 @@
 //! to 1 on a plain local volume, in turn.
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use drqm_api::v1alpha1::{DrStatusWord, QueueManagerStatusWord};
@@ -14,7 +14,7 @@ use crate::demo::side::Side;
 use crate::demo::table::Outcome;
 use crate::demo::world::{PATIENCE, World};
 use crate::repository;
-use crate::wait::{Look, wait_until};
+use crate::wait::{Look, wait_out, wait_until};
 
 /// Name of every object of the comparison.
 const PLAIN: &str = "qmdr-plain";
@@ -23,8 +23,13 @@ const LABEL: &str = "demo=qmdr-plain";
 /// The copy of the volume, on the host's own disk.
 const COPY: &str = "/var/lib/drqm/plain.img";
 
-/// Starts of each that are measured. kubelet looks for readiness once a second: single figures jump.
-const ROUNDS: usize = 5;
+/// Starts of each that are measured.
+const ROUNDS: u32 = 5;
+
+/// kubelet looks at its containers once a second, on a beat of its own, and what ends before a start
+/// ends on that beat: without a pause, every start of a kind would meet it at the same moment and look
+/// up to a second faster or slower than it is. So the starts of both kinds are spread over one beat.
+const BEAT: Duration = Duration::from_secs(1);
 
 pub(super) fn measure(world: &mut World) -> Result<Outcome> {
     let side = world.first().clone();
@@ -96,10 +101,12 @@ fn in_turn(world: &mut World, side: &Side, objects: &Value) -> Result<()> {
             "kubectl scale statefulset {PLAIN} -n {NAMESPACE} --context {context} --replicas {replicas}"
         ))
     };
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        let pause = BEAT * round / ROUNDS;
         world.ask_for(side, "Secondary")?;
         side.wait_until_secondary(PATIENCE)?;
         side.wait_until_no_pod(PATIENCE)?;
+        wait_out(pause);
         let started = Instant::now();
         scale(world, 1)?;
         let ready = world.wait_until_pod_ready(&plain, started)?;
@@ -112,6 +119,7 @@ fn in_turn(world: &mut World, side: &Side, objects: &Value) -> Result<()> {
             })
         })?;
         side.wait_for_dr(DrStatusWord::Inactive, PATIENCE)?;
+        wait_out(pause);
         let started = Instant::now();
         world.ask_for(side, "Primary")?;
         let ready = world.wait_until_pod_ready(&own, started)?;
