@@ -318,6 +318,7 @@ impl Engine {
         self.advance_link(out);
         self.advance_change(out);
         self.advance_device(out);
+        self.advance_congestion(out);
         self.advance_writes(out);
         self.advance_replica(out);
         self.advance_resync(out);
@@ -338,6 +339,7 @@ impl Engine {
         [
             self.link_wakeup(),
             self.change_wakeup(),
+            self.congestion_wakeup(),
             self.device_wakeup(),
             self.replica_wakeup(),
         ]
@@ -349,7 +351,7 @@ impl Engine {
     /// Whether guest requests should be taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.guest.has_room()
+        self.takes_requests()
     }
 
     /// Whether the peer's users wait for our acknowledgements.

@@ -108,6 +108,8 @@ pub enum Frame {
         /// How far the sender is.
         clock: PrimaryClock,
     },
+    /// (primary) The receiver is too slow: after what is on its way, nothing more comes in this session.
+    LeftBehind,
     /// (source) A copy follows that makes the target inconsistent until it completes.
     ResyncBegin {
         /// Names the resync.

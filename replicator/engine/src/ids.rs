@@ -87,6 +87,9 @@ narrow_id!(
 );
 
 impl Seq {
+    /// A place that no stream reaches.
+    pub const NEVER: Self = Self(1 << 63);
+
     /// The next place.
     #[must_use]
     pub const fn next(self) -> Self {

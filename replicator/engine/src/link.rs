@@ -38,6 +38,10 @@ pub(crate) enum Join {
     Idle,
     /// Equal copies; the Primary's writes follow in order.
     InOrder,
+    /// As Primary: the peer takes what was sent, and gets nothing more in this session.
+    Ahead,
+    /// As Secondary: no more comes in this session than what is on its way.
+    Behind,
     /// Copying to the peer.
     Source(Source),
     /// Copying from the peer.
@@ -163,6 +167,10 @@ impl Link {
         matches!(self.join(), Some(Join::Source(s)) if s.completes_unannounced())
     }
 
+    pub(crate) fn is_ahead(&self) -> bool {
+        matches!(self.join(), Some(Join::Ahead))
+    }
+
     pub(crate) fn is_source(&self) -> bool {
         matches!(self.join(), Some(Join::Source(_)))
     }
@@ -175,7 +183,15 @@ impl Link {
     pub(crate) fn blocked(&self) -> Option<Decision> {
         match self.join() {
             Some(Join::Blocked(decision)) => Some(*decision),
-            Some(Join::Idle | Join::InOrder | Join::Source(_) | Join::Target(_)) | None => None,
+            Some(
+                Join::Idle
+                | Join::InOrder
+                | Join::Ahead
+                | Join::Behind
+                | Join::Source(_)
+                | Join::Target(_),
+            )
+            | None => None,
         }
     }
 
@@ -186,7 +202,15 @@ impl Link {
             Some(Join::Source(s)) => {
                 s.copies() && (is_flush || chunks_of(offset, len).all(|c| !s.pending.contains(c)))
             }
-            Some(Join::Idle | Join::InOrder | Join::Target(_) | Join::Blocked(_)) | None => false,
+            Some(
+                Join::Idle
+                | Join::InOrder
+                | Join::Ahead
+                | Join::Behind
+                | Join::Target(_)
+                | Join::Blocked(_),
+            )
+            | None => false,
         }
     }
 
@@ -372,6 +396,12 @@ impl Engine {
                 self.close_session("the peer ended the session", out);
                 Ok(())
             }
+            Frame::LeftBehind
+                if matches!(self.link.join(), Some(Join::InOrder)) && self.may_receive() =>
+            {
+                self.link.set_join(Join::Behind);
+                Ok(())
+            }
             Frame::Writes { writes, clock } if self.may_receive() => {
                 self.writes_arrived(writes, clock)
             }
@@ -430,6 +460,7 @@ impl Engine {
                 Ok(())
             }
             Frame::Writes { .. }
+            | Frame::LeftBehind
             | Frame::Ack { .. }
             | Frame::Bitmap { .. }
             | Frame::BitmapStored
@@ -453,9 +484,9 @@ impl Engine {
     /// Whether ordered data may arrive: we receive, and are not Primary.
     pub(crate) fn may_receive(&self) -> bool {
         let receives = match self.link.join() {
-            Some(Join::InOrder) => true,
+            Some(Join::InOrder | Join::Behind) => true,
             Some(Join::Target(t)) => t.receives(),
-            Some(Join::Idle | Join::Source(_) | Join::Blocked(_)) | None => false,
+            Some(Join::Idle | Join::Ahead | Join::Source(_) | Join::Blocked(_)) | None => false,
         };
         receives && self.sb.role == Role::Secondary
     }
@@ -497,7 +528,8 @@ impl Engine {
         match self.link.join() {
             Some(Join::Source(s)) => s.copy(),
             Some(Join::Target(t)) => t.copy(),
-            Some(Join::Idle | Join::InOrder | Join::Blocked(_)) | None => None,
+            Some(Join::Idle | Join::InOrder | Join::Ahead | Join::Behind | Join::Blocked(_))
+            | None => None,
         }
     }
 }

@@ -207,6 +207,7 @@ impl Replica {
 
     fn pass_readings(&mut self, now: Wall) {
         while let Some(first) = self.readings.front()
+            && first.last_seq < Seq::NEVER
             && (!self.anchored || first.last_seq <= self.applied)
         {
             self.reached = *first;
@@ -255,6 +256,9 @@ impl Engine {
                 return Err(format!(
                     "a write of {len} bytes at {offset} is outside the volume"
                 ));
+            }
+            if write.seq >= Seq::NEVER {
+                return Err("a write at no place of a stream".to_owned());
             }
             let r = &mut self.replica;
             if !r.anchored && write.seq > Seq(0) {
@@ -453,7 +457,8 @@ impl Engine {
         self.move_frontier();
     }
 
-    fn acknowledge(&mut self, out: &mut Vec<Effect>) {
+    /// Tells the primary how far the copy is, when that is due.
+    pub(crate) fn acknowledge(&mut self, out: &mut Vec<Effect>) {
         let receives = self.may_receive();
         let r = &mut self.replica;
         let state = (r.applied, r.durable);

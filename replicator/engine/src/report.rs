@@ -169,6 +169,8 @@ pub struct Report {
     pub device_error: String,
     /// Writes refused because they would have destroyed the file system's signature.
     pub format_blocked: u64,
+    /// Writes wait for the peer: it is away, and the policy is to hold them.
+    pub suspended: bool,
     /// Last judged request.
     pub judged: Option<JudgedRequest>,
     /// Last role change.

@@ -227,14 +227,30 @@ impl Engine {
     fn source(&mut self) -> Option<&mut Source> {
         match self.link.join_mut() {
             Some(Join::Source(s)) => Some(s),
-            Some(Join::Idle | Join::InOrder | Join::Target(_) | Join::Blocked(_)) | None => None,
+            Some(
+                Join::Idle
+                | Join::InOrder
+                | Join::Ahead
+                | Join::Behind
+                | Join::Target(_)
+                | Join::Blocked(_),
+            )
+            | None => None,
         }
     }
 
     fn target(&mut self) -> Option<&mut Target> {
         match self.link.join_mut() {
             Some(Join::Target(t)) => Some(t),
-            Some(Join::Idle | Join::InOrder | Join::Source(_) | Join::Blocked(_)) | None => None,
+            Some(
+                Join::Idle
+                | Join::InOrder
+                | Join::Ahead
+                | Join::Behind
+                | Join::Source(_)
+                | Join::Blocked(_),
+            )
+            | None => None,
         }
     }
 
@@ -317,6 +333,8 @@ impl Engine {
     /// Reads and sends chunks while the window has room; ends the copy when nothing is pending.
     pub(crate) fn advance_resync(&mut self, out: &mut Vec<Effect>) {
         self.advance_target();
+        // An adoption may have placed the copy in the stream.
+        self.acknowledge(out);
         if self.fault.is_some() {
             return;
         }
@@ -348,6 +366,8 @@ impl Engine {
             s.stage = Stage::Flushing;
             let id = s.id;
             self.flush_source(id, out);
+            // What waited for a peer that has everything, or soon will.
+            self.advance_writes(out);
         }
     }
 
@@ -550,6 +570,9 @@ impl Engine {
         let Some(t) = self.target().filter(|t| t.stored && t.completion.is_none()) else {
             return Err("a completion out of turn".to_owned());
         };
+        if seq >= Seq::NEVER {
+            return Err("a completion at no place of a stream".to_owned());
+        }
         if lineage.is_empty() || lineage.len() > crate::superblock::LINEAGE_MAX || !unnamed {
             return Err("a completion without a lineage of this volume".to_owned());
         }

@@ -34,6 +34,27 @@ pub enum WhenPeerUnknown {
     Hold,
 }
 
+/// What the Primary does when the peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnPeerLoss {
+    /// Goes on alone; its own epoch tells so afterwards.
+    #[default]
+    Continue,
+    /// Holds writes until the peer is back: nothing is ever acknowledged that the peer may lack. Takes
+    /// effect once the peer has held everything.
+    SuspendIo,
+}
+
+/// What the Primary does when the peer takes less than is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnCongestion {
+    /// Writers wait for it.
+    #[default]
+    Block,
+    /// It is left behind, consistent, and caught up with later. Only while asynchronous.
+    PullAhead,
+}
+
 /// Configuration of one volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -49,7 +70,13 @@ pub struct Settings {
     pub peer_check_timeout: Duration,
     /// What it does then.
     pub when_peer_unknown: WhenPeerUnknown,
-    /// Bytes of writes kept for a peer that is away; [`WINDOW_BYTES`] at most. More becomes dirty bits.
+    /// When the peer is gone.
+    pub on_peer_loss: OnPeerLoss,
+    /// When the peer is slow.
+    pub on_congestion: OnCongestion,
+    /// Bytes of writes on their way to the peer; [`WINDOW_BYTES`] at most.
+    pub window_bytes: u64,
+    /// Bytes of writes kept for a peer that is away; at most the window. More becomes dirty bits.
     pub log_bytes: u64,
 }
 
@@ -63,6 +90,18 @@ pub const WINDOW_COUNT: usize = 16 << 10;
 /// Resync data on the way and not yet applied, bytes: enough for the link, small enough that a live
 /// write does not wait long behind it.
 pub const RESYNC_WINDOW_BYTES: u64 = 8 << 20;
+
+/// A window so full, for [`AHEAD_AFTER`], means that the peer is slow.
+pub const CONGESTED_PERCENT: u64 = 98;
+
+/// How long a full window is waited for before the peer is left behind.
+pub const AHEAD_AFTER: Duration = Duration::from_secs(2);
+
+/// The peer stays behind at least so long, twice as long each time that it falls behind again soon...
+pub const BEHIND_FOR: Duration = Duration::from_secs(10);
+
+/// ...but never longer than this.
+pub const BEHIND_MAX: Duration = Duration::from_secs(300);
 
 /// Bytes of one dirty bit. 64 KiB costs 2 MiB of bits per TiB.
 pub const CHUNK_SHIFT: u32 = 16;

@@ -22,6 +22,7 @@ pub(crate) struct Digest {
     fault: bool,
     changing: bool,
     format_blocked: u64,
+    suspended: bool,
     mode: crate::settings::Mode,
 }
 
@@ -48,9 +49,10 @@ impl Engine {
             (Role::Secondary, Some(Join::InOrder | Join::Blocked(Decision::Superseding))) => {
                 Data::UpToDate
             }
-            (Role::Secondary, Some(Join::Target(_) | Join::Idle | Join::Blocked(_))) => {
-                Data::Behind
-            }
+            (
+                Role::Secondary,
+                Some(Join::Target(_) | Join::Idle | Join::Ahead | Join::Behind | Join::Blocked(_)),
+            ) => Data::Behind,
             (Role::Secondary, None) if self.settings.has_peer => Data::Behind,
             (Role::Secondary, None) => Data::UpToDate,
         }
@@ -63,7 +65,13 @@ impl Engine {
                 self.settings.mode
             }
             Some(
-                Join::InOrder | Join::Idle | Join::Source(_) | Join::Target(_) | Join::Blocked(_),
+                Join::InOrder
+                | Join::Ahead
+                | Join::Behind
+                | Join::Idle
+                | Join::Source(_)
+                | Join::Target(_)
+                | Join::Blocked(_),
             )
             | None => crate::settings::Mode::Asynchronous,
         }
@@ -121,6 +129,7 @@ impl Engine {
             fault: self.fault.is_some(),
             changing: self.change.is_some(),
             format_blocked: self.device.format_blocked,
+            suspended: self.is_suspended(),
             mode: self.stated_mode(),
         }
     }
@@ -164,6 +173,7 @@ impl Engine {
             gate: self.gate(),
             device_error: self.device.error.clone(),
             format_blocked: self.device.format_blocked,
+            suspended: self.is_suspended(),
             judged: self.sb.judged.clone(),
             transition: self.sb.transition,
             superseded_by: (!self.sb.superseded_by.is_none()).then_some(self.sb.superseded_by),

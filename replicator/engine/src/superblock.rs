@@ -60,10 +60,11 @@ impl Superblock {
         self.lineage.insert(0, head);
         self.base_index += 1;
         self.peer_may_have_head = false;
-        if self.lineage.len() > LINEAGE_MAX {
-            self.lineage.truncate(LINEAGE_MAX);
+        self.lineage.truncate(LINEAGE_MAX);
+        // What is cut off counts only if the bits reached back to it.
+        if self.base_index as usize > LINEAGE_MAX - 1 {
             self.full_dirty = true;
-            self.base_index = self.base_index.min(LINEAGE_MAX as u32 - 1);
+            self.base_index = LINEAGE_MAX as u32 - 1;
         }
     }
 
@@ -383,12 +384,26 @@ mod tests {
 
     #[test]
     fn a_lineage_that_overflows_makes_the_bits_incomplete() {
-        let mut s = Superblock::default();
-        for n in 1..=LINEAGE_MAX as u128 {
+        let mut s = Superblock {
+            lineage: vec![Epoch(1)],
+            ..Superblock::default()
+        };
+        for n in 2..=LINEAGE_MAX as u128 {
             s.bump(Epoch(n));
             assert!(!s.full_dirty);
         }
         s.bump(Epoch(99));
         assert!(s.full_dirty && s.lineage.len() == LINEAGE_MAX && s.head() == Epoch(99));
+    }
+
+    #[test]
+    fn a_long_history_in_step_costs_no_bit() {
+        let mut s = Superblock::default();
+        for n in 1..=4 * LINEAGE_MAX as u128 {
+            s.bump(Epoch(n));
+            assert!(!s.full_dirty && s.lineage.len() <= LINEAGE_MAX);
+            // As when the peer has adopted.
+            s.base_index = 0;
+        }
     }
 }

@@ -312,9 +312,11 @@ impl Engine {
     fn may_promote(&self) -> Result<(), Refusal> {
         let primary = self.link.peer_role() == Some(Role::Primary);
         match self.link.join() {
-            Some(Join::InOrder | Join::Source(_)) if primary => Err(Refusal::PeerIsPrimary),
+            Some(Join::InOrder | Join::Source(_) | Join::Behind) if primary => {
+                Err(Refusal::PeerIsPrimary)
+            }
             Some(Join::InOrder | Join::Source(_)) => Ok(()),
-            Some(Join::Target(_)) => Err(Refusal::SyncInProgress),
+            Some(Join::Target(_) | Join::Behind | Join::Ahead) => Err(Refusal::SyncInProgress),
             Some(Join::Idle) => Err(Refusal::NeverSynchronized),
             Some(Join::Blocked(Decision::Partitioned(_))) => Err(Refusal::SplitBrainUnresolved),
             Some(Join::Blocked(_)) if primary => Err(Refusal::PeerIsPrimary),

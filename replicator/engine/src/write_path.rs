@@ -9,9 +9,12 @@
 //! ([`crate::resync`]).
 
 mod completion;
+mod congestion;
 mod log;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use congestion::Congestion;
 
 use crate::activity::extents_of;
 use crate::effect::{Completion, Effect};
@@ -21,7 +24,7 @@ use crate::frame::{Frame, Payload, PrimaryClock, WireWrite};
 use crate::guard;
 use crate::ids::{Epoch, GuestId, JobId, Position, Seq};
 use crate::role::Role;
-use crate::settings::{WINDOW_BYTES, WINDOW_COUNT};
+use crate::settings::{OnPeerLoss, WINDOW_COUNT};
 use crate::superblock::Then;
 
 /// Zeros are taken in pieces of this size, so that one discard of a whole disk does not need more
@@ -32,7 +35,7 @@ const ZERO_PIECE: u64 = 64 << 20;
 const PARKED_MAX: usize = 1024;
 
 /// Keys from here on belong to writes that were not sent.
-const UNSENT: Seq = Seq(1 << 63);
+const UNSENT: Seq = Seq::NEVER;
 
 /// Where the next write goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,7 @@ pub(crate) struct WritePath {
     /// Where in the stream the mode was changed last; what comes before may have been completed by
     /// another rule.
     pub(crate) mode_from: Seq,
+    congestion: Congestion,
     /// A bump is on its way to disk.
     bumping: bool,
     /// Last completed write that the peer may lack though it was sent (E1).
@@ -116,15 +120,14 @@ pub(crate) struct WritePath {
 }
 
 impl WritePath {
-    pub(crate) fn has_room(&self) -> bool {
-        self.parked.len() < PARKED_MAX
-            && self.window_bytes < WINDOW_BYTES
-            && self.window_count < WINDOW_COUNT
-    }
-
     /// Whether no local I/O of the user is under way and nobody waits.
     pub(crate) fn is_settled(&self) -> bool {
-        self.local.is_empty() && self.writes.values().all(|w| w.local && w.guest.is_none())
+        self.is_locally_done() && self.writes.values().all(|w| w.guest.is_none())
+    }
+
+    /// Whether no local I/O of the user is under way, though somebody may wait for the peer.
+    pub(crate) fn is_locally_done(&self) -> bool {
+        self.local.is_empty() && self.writes.values().all(|w| w.local)
     }
 
     /// Whether anything sent has not been durably acknowledged.
@@ -281,7 +284,24 @@ impl Engine {
     }
 
     fn window_is_full(&self) -> bool {
-        self.guest.window_bytes >= WINDOW_BYTES || self.guest.window_count >= WINDOW_COUNT
+        self.guest.window_bytes >= self.settings.window_bytes
+            || self.guest.window_count >= WINDOW_COUNT
+    }
+
+    /// Whether requests of the user should be taken.
+    pub(crate) fn takes_requests(&self) -> bool {
+        let fits = !self.window_is_full() || self.link.is_ahead();
+        fits && self.guest.parked.len() < PARKED_MAX
+    }
+
+    /// Whether writes wait for a peer that has held everything and is not in step now.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.settings.on_peer_loss == OnPeerLoss::SuspendIo
+            && self.settings.has_peer
+            && self.sb.role == Role::Primary
+            && self.sb.peer_may_have_head
+            && !self.link.is_in_order()
+            && !self.link.is_completing()
     }
 
     fn route(&self, offset: u64, len: u64, is_flush: bool) -> Route {
@@ -337,7 +357,8 @@ impl Engine {
                 && !w.covered
                 && !(w.is_flush && self.guest.tail.is_none())
         });
-        let still = self.link.is_comparing()
+        let still = self.is_suspended()
+            || self.link.is_comparing()
             || self.link.awaits_adoption()
             || self.sb.role != Role::Primary
             || !self.sb.superseded_by.is_none();
@@ -478,6 +499,7 @@ impl Engine {
             // A device that is being formatted is waited for.
             || self.stopping && !self.device.is_changing()
             || !self.sb.superseded_by.is_none()
+            || self.is_suspended()
             || self
                 .change
                 .as_ref()

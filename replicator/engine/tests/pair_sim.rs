@@ -29,6 +29,8 @@ mod scripted_disks;
 mod scripted_log;
 #[path = "pair_sim/scripted_modes.rs"]
 mod scripted_modes;
+#[path = "pair_sim/scripted_policies.rs"]
+mod scripted_policies;
 #[path = "pair_sim/world.rs"]
 mod world;
 

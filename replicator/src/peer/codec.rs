@@ -76,6 +76,7 @@ pub(super) fn encode(frame: Frame) -> pb::Frame {
             union,
         }),
         Frame::BitmapStored => Body::BitmapStored(pb::BitmapStored {}),
+        Frame::LeftBehind => Body::LeftBehind(pb::LeftBehind {}),
         Frame::Writes { writes, clock } => Body::Writes(pb::WriteBatch {
             writes: writes.into_iter().map(write).collect(),
             wall_unix_ms: clock.wall.0,
@@ -251,6 +252,7 @@ pub(super) fn decode(frame: pb::Frame, size: u64) -> Result<Frame, Violation> {
             union: b.union,
         },
         Body::BitmapStored(_) => Frame::BitmapStored,
+        Body::LeftBehind(_) => Frame::LeftBehind,
         Body::Writes(batch) => writes_from(batch, size)?,
         Body::ResyncBegin(r) => Frame::ResyncBegin {
             id: resync_from(&r.id)?,

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use drqm_engine::event::FsKind;
-use drqm_engine::settings::{Mode, Settings, WINDOW_BYTES, WhenPeerUnknown};
+use drqm_engine::settings::{
+    Mode, OnCongestion, OnPeerLoss, Settings, WINDOW_BYTES, WhenPeerUnknown,
+};
 use serde::{Deserialize, Serialize};
 
 /// Version of the file's form; another one is refused.
@@ -91,6 +93,9 @@ impl VolumeConfig {
             } else {
                 WhenPeerUnknown::Start
             },
+            on_peer_loss: OnPeerLoss::Continue,
+            on_congestion: OnCongestion::Block,
+            window_bytes: WINDOW_BYTES,
             log_bytes: WINDOW_BYTES,
         }
     }

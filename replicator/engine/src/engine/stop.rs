@@ -17,7 +17,9 @@ impl Engine {
             return;
         }
         // Whoever brings the device up or down asks it for data, and must get them.
-        let settled = self.guest.is_settled()
+        // Who waits for a peer that is away is never answered: the device goes with the process.
+        let settled = (self.guest.is_settled()
+            || self.is_suspended() && self.guest.is_locally_done())
             && self.replica.is_settled()
             && self.is_persisted()
             && !self.device.is_changing();

@@ -5,8 +5,8 @@
 use super::Join;
 use crate::effect::Effect;
 use crate::engine::Engine;
-use crate::frame::{Frame, PeerReport};
-use crate::ids::CommandId;
+use crate::frame::{Frame, PeerReport, PrimaryClock};
+use crate::ids::{CommandId, Seq};
 use crate::role::Role;
 use crate::settings::{HEARTBEAT, Mode};
 
@@ -24,7 +24,13 @@ impl Engine {
 
     pub(super) fn ping(&mut self, out: &mut Vec<Effect>) -> u64 {
         let sends = self.sb.role == Role::Primary && !self.link.is_comparing();
-        let clock = if sends {
+        let clock = if sends && self.link.is_ahead() {
+            // More was completed than the peer will get: it learns how much, and passes nothing.
+            PrimaryClock {
+                last_seq: Seq::NEVER,
+                ..self.primary_clock()
+            }
+        } else if sends {
             self.primary_clock()
         } else {
             Default::default()
@@ -118,9 +124,15 @@ impl Engine {
         match self.link.join() {
             Some(Join::InOrder) => self.settings.mode,
             Some(Join::Source(s)) if s.is_completion_sent() => self.settings.mode,
-            Some(Join::Idle | Join::Source(_) | Join::Target(_) | Join::Blocked(_)) | None => {
-                Mode::Asynchronous
-            }
+            Some(
+                Join::Idle
+                | Join::Ahead
+                | Join::Behind
+                | Join::Source(_)
+                | Join::Target(_)
+                | Join::Blocked(_),
+            )
+            | None => Mode::Asynchronous,
         }
     }
 }

@@ -56,6 +56,10 @@ impl Engine {
         if unsettled || self.link.is_comparing() {
             return;
         }
+        if self.link.is_ahead() {
+            // What it has not taken becomes dirty with the rest.
+            self.close_session("the role is given up while the peer is behind", out);
+        }
         if self.link.is_in_order() && !marked {
             if let Some(change) = &mut self.change {
                 change.stage = Stage::Draining { marked: true };

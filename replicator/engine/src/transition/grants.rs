@@ -57,7 +57,8 @@ impl Engine {
                 }
                 self.persist(Then::Granted(epoch));
             }
-            Some(Join::Idle | Join::Source(_) | Join::Blocked(_)) | None => {
+            Some(Join::Idle | Join::Ahead | Join::Behind | Join::Source(_) | Join::Blocked(_))
+            | None => {
                 self.send(refuse(Refusal::Busy), out);
             }
         }

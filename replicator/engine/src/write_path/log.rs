@@ -36,15 +36,21 @@ impl Engine {
     /// What a peer could be served from the log.
     pub(crate) fn log_range(&self) -> Option<LogRange> {
         let from = self.guest.log_from?.max(self.guest.peer_durable);
-        let promised = self.kept_between(from, self.guest.promised);
-        let from = match last_contents(promised) {
-            Some(_) => from,
-            None => self.guest.promised,
-        };
         (self.sb.role == Role::Primary).then_some(LogRange {
             from,
             last: self.guest.last_seq,
         })
+    }
+
+    /// A log that cannot be served to whoever stands in it becomes bits before the two sides compare.
+    pub(crate) fn check_log(&mut self) {
+        let Some(from) = self.guest.log_from else {
+            return;
+        };
+        let from = from.max(self.guest.peer_durable);
+        if last_contents(self.kept_between(from, self.guest.promised)).is_none() {
+            self.log_becomes_bits();
+        }
     }
 
     fn kept_between(&self, after: Seq, upto: Seq) -> Vec<WireWrite> {

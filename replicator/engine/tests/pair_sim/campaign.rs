@@ -32,6 +32,7 @@ pub(crate) struct Found {
     writes: u64,
     copies: u64,
     replays: u64,
+    left_behind: u64,
     /// Lives that broke a promise, and which.
     pub(crate) failures: Vec<(Script, String)>,
 }
@@ -40,13 +41,15 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lives: {} ended partitioned, {} publications, {} writes, {} copies, {} replays, {} violations",
+            "{} lives: {} ended partitioned, {} publications, {} writes, {} copies, {} replays, \
+             {} times left behind, {} violations",
             self.lives,
             self.parted,
             self.publications,
             self.writes,
             self.copies,
             self.replays,
+            self.left_behind,
             self.failures.len()
         )
     }
@@ -62,6 +65,7 @@ impl Found {
                 self.writes += world.oracle.written() as u64;
                 self.copies += world.copies;
                 self.replays += world.replays;
+                self.left_behind += world.left_behind;
             }
             Err(why) => self.failures.push((script, why)),
         }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use drqm_engine::command::{Command, Initialize};
 use drqm_engine::report::{Data, Gate};
 use drqm_engine::role::Role;
-use drqm_engine::settings::{Mode, WINDOW_BYTES, WhenPeerUnknown};
+use drqm_engine::settings::{Mode, OnCongestion, OnPeerLoss, WINDOW_BYTES, WhenPeerUnknown};
 
 use crate::operator::End;
 use crate::rng::Rng;
@@ -68,7 +68,10 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
         errors: if rng.chance(12) { 2_000 } else { 0 },
         slow: [0, 2, 6][rng.below(3) as usize],
         pace: [8, 20, 50][rng.below(3) as usize] * MS,
+        window_bytes: [60 << 10, WINDOW_BYTES][rng.below(2) as usize],
         log_bytes: [0, 150 << 10, WINDOW_BYTES][rng.below(3) as usize],
+        on_peer_loss: OnPeerLoss::Continue,
+        on_congestion: [OnCongestion::Block, OnCongestion::PullAhead][rng.below(2) as usize],
         trace,
     };
     let mut world = World::new(config, script.seed);
@@ -166,6 +169,12 @@ fn incident(w: &mut World, rng: &mut Rng) {
                 promote(w, n, rng);
                 w.run(rng.between(0, 3 * MS));
             }
+        }
+        88..=90 if rng.chance(60) => {
+            // A disk that is slow for a while.
+            w.drag[n] = rng.between(20 * MS, 700 * MS);
+            w.run(rng.between(0, 8 * SECOND));
+            w.drag[n] = 0;
         }
         88..=90 => {
             if w.is_up(n) {

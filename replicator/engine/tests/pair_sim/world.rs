@@ -12,7 +12,9 @@ use drqm_engine::event::{FsKind, LinkFault};
 use drqm_engine::frame::{Frame, PeerHello};
 use drqm_engine::ids::{CommandId, JobId, NodeId, SessionId, VolumeId};
 use drqm_engine::report::{Gate, Report};
-use drqm_engine::settings::{Mode, Settings, WINDOW_BYTES, WhenPeerUnknown};
+use drqm_engine::settings::{
+    Mode, OnCongestion, OnPeerLoss, Settings, WINDOW_BYTES, WhenPeerUnknown,
+};
 use drqm_engine::time::{Mono, Now, Wall};
 use drqm_engine::{Effect, Engine, Event, IoError};
 
@@ -38,8 +40,11 @@ pub(crate) struct Config {
     pub(crate) errors: u64,
     /// Percent of slow I/O requests.
     pub(crate) slow: u64,
-    /// Bytes of writes kept for a peer that is away.
+    /// Bytes of writes on their way, and kept for a peer that is away.
+    pub(crate) window_bytes: u64,
     pub(crate) log_bytes: u64,
+    pub(crate) on_peer_loss: OnPeerLoss,
+    pub(crate) on_congestion: OnCongestion,
     /// Mean time between two requests of the user, microseconds.
     pub(crate) pace: u64,
     pub(crate) trace: bool,
@@ -53,7 +58,10 @@ impl Config {
             when_peer_unknown: WhenPeerUnknown::Start,
             errors: 0,
             slow: 3,
+            window_bytes: WINDOW_BYTES,
             log_bytes: 0,
+            on_peer_loss: OnPeerLoss::Continue,
+            on_congestion: OnCongestion::Block,
             pace: 10 * MS,
             trace: false,
         }
@@ -145,6 +153,10 @@ pub(crate) struct World {
     /// Copies that began, and absences that the log made good.
     pub(crate) copies: u64,
     pub(crate) replays: u64,
+    /// How often a slow peer was left behind.
+    pub(crate) left_behind: u64,
+    /// What every I/O request of a side takes besides.
+    pub(crate) drag: [u64; 2],
     queue: BTreeMap<(u64, u64), (usize, u64, Action)>,
     order: u64,
     next_command: u128,
@@ -186,6 +198,8 @@ impl World {
             swallowed: 0,
             copies: 0,
             replays: 0,
+            left_behind: 0,
+            drag: [0; 2],
             queue: BTreeMap::new(),
             order: 0,
             next_command: 0,
@@ -212,6 +226,9 @@ impl World {
             fs: FsKind::Xfs,
             peer_check_timeout: std::time::Duration::from_secs(30),
             when_peer_unknown: self.config.when_peer_unknown,
+            on_peer_loss: self.config.on_peer_loss,
+            on_congestion: self.config.on_congestion,
+            window_bytes: self.config.window_bytes,
             log_bytes: self.config.log_bytes,
         }
     }
@@ -372,7 +389,12 @@ impl World {
         // Nothing may be left over for the next fact: it may not come for a minute.
         let mut late = Vec::new();
         engine.step(now, Event::Tick, &mut late);
-        assert!(late.is_empty(), "after {cause:?} a tick brought {late:?}");
+        assert!(
+            late.is_empty(),
+            "after {:.200} a tick brought {:.400}",
+            format!("{cause:?}"),
+            format!("{late:?}")
+        );
         let wake = engine.next_wakeup().map(|m| m.0.max(self.now));
         self.observe(n);
         for effect in out {
@@ -416,7 +438,7 @@ impl World {
     }
 
     fn io(&mut self, n: usize, io: Io) {
-        let delay = self.latency();
+        let delay = self.latency() + self.drag[n];
         self.at(delay, n, Action::Io(io));
     }
 
@@ -482,6 +504,7 @@ impl World {
                 self.copies += u64::from(matches!(frame, Frame::ResyncBegin { .. }));
                 let replay = Frame::Decision(Decision::Source(Extent::Log));
                 self.replays += u64::from(frame == replay);
+                self.left_behind += u64::from(frame == Frame::LeftBehind);
                 self.sent(n, session, frame);
             }
             Effect::CloseSession { session, reason } => {

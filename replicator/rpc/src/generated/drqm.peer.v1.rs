@@ -3,7 +3,7 @@
 pub struct Frame {
     #[prost(
         oneof = "frame::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -51,6 +51,8 @@ pub mod frame {
         Report(super::Report),
         #[prost(message, tag = "20")]
         Bye(super::Bye),
+        #[prost(message, tag = "21")]
+        LeftBehind(super::LeftBehind),
     }
 }
 /// Exchanged before the engine sees the session. 16-byte fields are big-endian 128-bit identifiers.
@@ -168,6 +170,9 @@ pub struct Bitmap {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BitmapStored {}
+/// Nothing follows in this session but what is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeftBehind {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Write {
     #[prost(uint64, tag = "1")]

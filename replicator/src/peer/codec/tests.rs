@@ -92,6 +92,7 @@ fn samples() -> Vec<Frame> {
             union: true,
         },
         Frame::BitmapStored,
+        Frame::LeftBehind,
         Frame::Writes {
             writes: vec![
                 wire_write(
