@@ -325,6 +325,7 @@ pub(crate) fn with_report(
         last_transition: report.transition.as_ref().map(transition),
         superseded_by: hex(report.superseded_by.map_or(0, |e| e.0)),
         crashed_tail_bytes: report.crashed_tail_bytes,
+        suspended: report.suspended,
         error: report.error.clone(),
         configured: true,
         ..state

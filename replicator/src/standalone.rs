@@ -144,6 +144,8 @@ fn config(args: &StandaloneArgs) -> VolumeConfig {
         tls: None,
         peer_check_timeout_seconds: 30,
         hold_when_peer_unknown: false,
+        suspend_io_on_peer_loss: false,
+        pull_ahead_on_congestion: false,
     }
 }
 

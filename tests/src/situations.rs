@@ -47,7 +47,7 @@ const ALONE: [Case; 8] = [
 ];
 
 /// Cases of one pair, each begins where the one before ended.
-const TOGETHER: [Case; 10] = [
+const TOGETHER: [Case; 11] = [
     ("a second pair, ext4 and synchronous", roles::second_pair),
     ("the replicator is killed", losses::replicator_is_killed),
     ("the device's link is missing", losses::link_is_missing),
@@ -58,6 +58,10 @@ const TOGETHER: [Case; 10] = [
     (
         "a resource is created again over its data",
         losses::resource_is_created_again,
+    ),
+    (
+        "a primary suspends its I/O without its peer",
+        losses::primary_suspends,
     ),
     (
         "a primary starts without its peer's word",

@@ -176,6 +176,31 @@ fn bad_at_creation() -> Vec<(&'static str, Value, &'static str)> {
             json!("Eventually"),
             "spec.replication.mode",
         ),
+        (
+            "/spec/replication/onPeerLoss",
+            json!("SuspendIO"),
+            "needs mode Synchronous or FlushSynchronous",
+        ),
+        (
+            "/spec/replication/onPeerLoss",
+            json!("Panic"),
+            "spec.replication.onPeerLoss",
+        ),
+        (
+            "/spec/replication",
+            json!({"mode": "Synchronous", "onPeerLoss": "SuspendIO"}),
+            "needs replication.peer",
+        ),
+        (
+            "/spec/replication",
+            json!({"mode": "Synchronous", "onCongestion": "PullAhead"}),
+            "needs mode Asynchronous",
+        ),
+        (
+            "/spec/replication/onCongestion",
+            json!("Drop"),
+            "spec.replication.onCongestion",
+        ),
     ]
 }
 

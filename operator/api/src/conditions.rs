@@ -182,6 +182,8 @@ pub mod reason {
     pub const WAITING_FOR_PEER: &str = "WaitingForPeer";
     /// The starting Primary keeps its device closed until the peer answers.
     pub const HELD: &str = "Held";
+    /// Writes wait for the peer, which is away.
+    pub const IO_SUSPENDED: &str = "IoSuspended";
 
     // RoleSettled.
     /// As asked for.

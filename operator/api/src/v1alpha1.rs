@@ -259,6 +259,11 @@ pub enum FsType {
 
 /// Replication to the other cluster.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("self.onPeerLoss != 'SuspendIO' || self.mode != 'Asynchronous'").message("replication.onPeerLoss: SuspendIO needs mode Synchronous or FlushSynchronous: asynchronous writes are acknowledged before the peer has them; choose such a mode, or Continue"),
+    validation = Rule::new("self.onPeerLoss != 'SuspendIO' || has(self.peer)").message("replication.onPeerLoss: SuspendIO needs replication.peer; without a peer nothing is ever lost or found"),
+    validation = Rule::new("!has(self.onCongestion) || self.onCongestion != 'PullAhead' || self.mode == 'Asynchronous'").message("replication.onCongestion: PullAhead needs mode Asynchronous: in the others writers wait for the peer; leave it out, or choose Block")
+)]
 #[x_kube(validation = Rule::new("!has(self.peer) || !has(self.localAddress) || self.peer.addresses.all(a, !a.matches('^.*:[0-9]{1,5}$') || int(a.substring(a.lastIndexOf(':') + 1)) != self.port || !(a.substring(0, a.lastIndexOf(':')) in [self.localAddress, '[' + self.localAddress + ']']))").message("replication.peer.addresses names this side itself (localAddress and port); give the address of the other cluster's node"))]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationSpec {
@@ -269,6 +274,18 @@ pub struct ReplicationSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("replication.mode cannot change after creation yet; set it back"))]
     pub mode: Mode,
+
+    /// What the Primary does when its peer is gone. `Continue`: it goes on alone, and says so.
+    /// `SuspendIO`: writes wait until the peer is back, so that nothing is acknowledged that the peer
+    /// may lack; for Synchronous and FlushSynchronous, from the moment that the pair was in step.
+    #[serde(default)]
+    pub on_peer_loss: OnPeerLoss,
+
+    /// What the Primary does when its peer takes less than is written. `Block`: writers wait.
+    /// `PullAhead`: the peer is left behind, consistent and promotable, and is caught up with later; only
+    /// for Asynchronous, where it is what happens if nothing is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_congestion: Option<OnCongestion>,
 
     /// Port this side listens on for its peer. Any number of pairs may share 7001.
     #[serde(default = "replication_port")]
@@ -301,6 +318,26 @@ pub enum Mode {
     FlushSynchronous,
     /// A write completes when both sides have it.
     Synchronous,
+}
+
+/// What a Primary does without its peer.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnPeerLoss {
+    /// It goes on alone.
+    #[default]
+    Continue,
+    /// Its writes wait for the peer.
+    #[serde(rename = "SuspendIO")]
+    SuspendIo,
+}
+
+/// What a Primary does with a slow peer.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCongestion {
+    /// Writers wait for it.
+    Block,
+    /// It is left behind and caught up with later.
+    PullAhead,
 }
 
 /// The other half.
@@ -399,6 +436,8 @@ impl Default for ReplicationSpec {
     fn default() -> Self {
         Self {
             mode: Mode::default(),
+            on_peer_loss: OnPeerLoss::default(),
+            on_congestion: None,
             port: replication_port(),
             local_address: None,
             peer: None,

@@ -154,12 +154,25 @@ pub struct Volume {
     pub crashed_tail_bytes: u64,
     /// The volume's error, if it has one.
     pub error: Option<String>,
+    /// Writes wait for the peer.
+    pub suspended: bool,
     /// Whether it has a configuration (`false`: left over from a deleted resource).
     pub configured: bool,
     /// Memory of the processes that hold the device.
     pub holder_memory_bytes: Option<u64>,
     /// Their use of processors in percent of one.
     pub holder_cpu_percent: Option<f64>,
+}
+
+impl Volume {
+    /// Whether this is a Primary whose peer is connected and takes, or will take, what it missed.
+    #[must_use]
+    pub fn peer_is_behind(&self) -> bool {
+        let told = self.peer.as_ref().and_then(|peer| peer.data);
+        self.role == Role::Primary
+            && self.link.state == LinkState::Connected
+            && told == Some(DataWord::Behind)
+    }
 }
 
 /// The link to the peer.

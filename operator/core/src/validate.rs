@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use drqm_api::peer_manifest::secret_name;
 use drqm_api::v1alpha1::{
-    Bootstrap, CustomQueueManager, DeletionSpec, DrQueueManagerSpec, FsType, Mode, PeerSpec,
-    PromotionSpec, Role, StartSpec,
+    Bootstrap, CustomQueueManager, DeletionSpec, DrQueueManagerSpec, FsType, Mode, OnCongestion,
+    OnPeerLoss, PeerSpec, PromotionSpec, Role, StartSpec,
 };
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ServicePort};
 use kube::ResourceExt;
@@ -49,6 +49,10 @@ pub struct Valid {
     pub fs_type: FsType,
     /// Replication mode.
     pub mode: Mode,
+    /// What is done without the peer.
+    pub on_peer_loss: OnPeerLoss,
+    /// What is done with a slow peer.
+    pub on_congestion: OnCongestion,
     /// Port.
     pub port: u16,
     /// Address to bind and dial from.
@@ -130,6 +134,8 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         size: spec.storage.size.0.clone(),
         fs_type: spec.storage.fs_type,
         mode: spec.replication.mode,
+        on_peer_loss: spec.replication.on_peer_loss,
+        on_congestion: on_congestion(spec),
         port: spec.replication.port,
         local_address: spec.replication.local_address.clone(),
         peer: spec.replication.peer.clone(),
@@ -140,6 +146,15 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         start: spec.start.clone(),
         deletion: spec.deletion.clone(),
     })
+}
+
+/// Left out, an asynchronous Primary is not slowed down by its peer; in the other modes it always is.
+fn on_congestion(spec: &DrQueueManagerSpec) -> OnCongestion {
+    let default = match spec.replication.mode {
+        Mode::Asynchronous => OnCongestion::PullAhead,
+        Mode::FlushSynchronous | Mode::Synchronous => OnCongestion::Block,
+    };
+    spec.replication.on_congestion.unwrap_or(default)
 }
 
 fn invalid(field: &'static str, message: impl Into<String>) -> ValidationError {

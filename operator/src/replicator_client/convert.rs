@@ -6,7 +6,8 @@
 //! data Failed, gate Failed, link Refused.
 
 use drqm_api::v1alpha1::{
-    DataWord, FsType, MaxLoss, Mode, Role, StartWhenPeerUnknown, TransitionKind, VerdictWord,
+    DataWord, FsType, MaxLoss, Mode, OnCongestion, OnPeerLoss, Role, StartWhenPeerUnknown,
+    TransitionKind, VerdictWord,
 };
 use drqm_core::{
     observed::{
@@ -59,6 +60,14 @@ pub fn configure_request(valid: &Valid, tls: Option<&PairTls>) -> wire::Configur
         start_hold_when_peer_unknown: match valid.start.when_peer_unknown {
             StartWhenPeerUnknown::Start => false,
             StartWhenPeerUnknown::Hold => true,
+        },
+        suspend_io_on_peer_loss: match valid.on_peer_loss {
+            OnPeerLoss::Continue => false,
+            OnPeerLoss::SuspendIo => true,
+        },
+        pull_ahead_on_congestion: match valid.on_congestion {
+            OnCongestion::Block => false,
+            OnCongestion::PullAhead => true,
         },
     }
 }
@@ -124,6 +133,7 @@ pub fn volume(state: wire::VolumeState, freshness: Freshness) -> Volume {
         superseded_by: text(state.superseded_by),
         crashed_tail_bytes: state.crashed_tail_bytes,
         error: text(state.error),
+        suspended: state.suspended,
         configured: state.configured,
         holder_memory_bytes: (state.holder_memory_bytes > 0).then_some(state.holder_memory_bytes),
         holder_cpu_percent: (state.holder_memory_bytes > 0).then_some(state.holder_cpu_percent),

@@ -42,13 +42,15 @@ pub struct SentCompletion {
     pub epoch: Epoch,
 }
 
-/// What a Primary's retained log holds of its run: every write after `from` and up to `last`.
+/// What a Primary's retained log holds of its run: whoever stands at `from` or later gets the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LogRange {
-    /// The last place that is not in it.
+    /// The first place that is served.
     pub from: Seq,
     /// The last place of the run so far.
     pub last: Seq,
+    /// The peer is known to have everything durably.
+    pub is_empty: bool,
 }
 
 /// Durable facts of one side, plus the few of this process that the table needs.
@@ -337,8 +339,8 @@ fn logged(mine: &Facts, theirs: &Facts) -> Logged {
     let at = theirs.position.filter(|p| p.run == mine.run).map(|p| p.seq);
     match at {
         Some(at) if at == log.last => Logged::Nothing,
+        Some(_) | None if log.is_empty => Logged::Nothing,
         Some(at) if log.from <= at && at < log.last => Logged::Rest,
-        Some(_) | None if log.from == log.last => Logged::Nothing,
         Some(_) | None => Logged::Unplaced,
     }
 }

@@ -84,6 +84,8 @@ pub(crate) fn config(
         tls,
         peer_check_timeout_seconds: request.start_peer_check_timeout_seconds,
         hold_when_peer_unknown: request.start_hold_when_peer_unknown,
+        suspend_io_on_peer_loss: request.suspend_io_on_peer_loss,
+        pull_ahead_on_congestion: request.pull_ahead_on_congestion,
     })
 }
 

@@ -184,6 +184,7 @@ fn state(facts: &Facts) -> pb::State {
         log: facts.log.map(|l| pb::LogRange {
             from: l.from.0,
             last: l.last.0,
+            empty: l.is_empty,
         }),
         position: facts.position.map(|p| position(&p)),
     }
@@ -374,6 +375,7 @@ fn state_from(s: pb::State) -> Result<Facts, Violation> {
         log: s.log.map(|l| LogRange {
             from: Seq(l.from),
             last: Seq(l.last),
+            is_empty: l.empty,
         }),
         position: s.position.map(position_from).transpose()?,
         data: words::data_from(s.data)?,

@@ -30,6 +30,10 @@ pub(crate) struct VolumeConfig {
     pub(crate) tls: Option<TlsConfig>,
     pub(crate) peer_check_timeout_seconds: u32,
     pub(crate) hold_when_peer_unknown: bool,
+    #[serde(default)]
+    pub(crate) suspend_io_on_peer_loss: bool,
+    #[serde(default)]
+    pub(crate) pull_ahead_on_congestion: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +97,16 @@ impl VolumeConfig {
             } else {
                 WhenPeerUnknown::Start
             },
-            on_peer_loss: OnPeerLoss::Continue,
-            on_congestion: OnCongestion::Block,
+            on_peer_loss: if self.suspend_io_on_peer_loss {
+                OnPeerLoss::SuspendIo
+            } else {
+                OnPeerLoss::Continue
+            },
+            on_congestion: if self.pull_ahead_on_congestion {
+                OnCongestion::PullAhead
+            } else {
+                OnCongestion::Block
+            },
             window_bytes: WINDOW_BYTES,
             log_bytes: WINDOW_BYTES,
         }

@@ -17,6 +17,8 @@ pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
         tls: None,
         peer_check_timeout_seconds: 30,
         hold_when_peer_unknown: false,
+        suspend_io_on_peer_loss: false,
+        pull_ahead_on_congestion: false,
     }
 }
 

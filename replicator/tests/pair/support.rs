@@ -370,6 +370,8 @@ pub(crate) fn request(size_bytes: u64, fs: &str) -> pb::ConfigureRequest {
         fs_type: fs.into(),
         mode: pb::Mode::Synchronous.into(),
         start_peer_check_timeout_seconds: 30,
+        suspend_io_on_peer_loss: false,
+        pull_ahead_on_congestion: false,
         ..pb::ConfigureRequest::default()
     }
 }

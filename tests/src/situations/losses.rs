@@ -4,7 +4,9 @@ use anyhow::{Context, Result, ensure};
 use drqm_api::conditions::reason;
 use drqm_api::v1alpha1::{DrStatusWord, EffectiveRole, VerdictWord};
 
-use super::pair::{self, NAME, apply, expect_left, leave, pod_uid, sides, wait_until_normal};
+use super::pair::{
+    self, NAME, OTHER, apply, expect_left, leave, pod_uid, sides, wait_until_normal,
+};
 use crate::demo::broker::NAMESPACE;
 use crate::demo::world::{PATIENCE, SYNCHRONIZATION, World};
 use crate::wait::{Look, wait_until};
@@ -135,6 +137,44 @@ pub(super) fn resource_is_created_again(world: &mut World) -> Result<()> {
     world.ask_for(second, "Secondary")?;
     wait_until_normal(&both)?;
     world.patch(second, r#"{"spec":{"deletion":{"data":"Delete"}}}"#)
+}
+
+/// Told to, a synchronous primary holds its writes while the link is down, says so, and goes on by itself.
+pub(super) fn primary_suspends(world: &mut World) -> Result<()> {
+    let both = sides(world, OTHER);
+    // As the switch before has left them.
+    let [away, first] = &both;
+    world.patch(
+        first,
+        r#"{"spec":{"replication":{"onPeerLoss":"SuspendIO"}}}"#,
+    )?;
+    wait_until_normal(&both)?;
+    world.ui.typed("cargo lab cut");
+    world.lab()?.cut()?;
+    let said = pair::wait_for_words(first, "writes wait", &["replication.onPeerLoss"])?;
+    world.ui.print(&said);
+    first.expect_condition("Ready", "False", reason::IO_SUSPENDED)?;
+    pair::leave_in_background(world, first, "while-suspended")?;
+    away.wait_for_dr(DrStatusWord::RemoteUnavailable, PATIENCE)?;
+    ensure!(
+        !pair::is_left(world, first, "while-suspended")?,
+        "a write was answered that the peer lacks"
+    );
+    world.ui.typed("cargo lab heal");
+    world.lab()?.heal()?;
+    wait_until_normal(&both)?;
+    wait_until("the write is answered", PATIENCE, || {
+        Ok(match pair::is_left(world, first, "while-suspended")? {
+            true => Look::Holds(()),
+            false => Look::NotYet("it still waits".to_owned()),
+        })
+    })?;
+    expect_left(world, first, "while-suspended")?;
+    first.wait_until_serving(PATIENCE)?;
+    world.patch(
+        first,
+        r#"{"spec":{"replication":{"onPeerLoss":"Continue"}}}"#,
+    )
 }
 
 /// The node reboots while the link is down: told to hold, the primary keeps its device closed until it

@@ -16,6 +16,9 @@ use crate::repository;
 /// The pair of the cases that belong together.
 pub(super) const NAME: &str = "qm1";
 
+/// The other pair of the same nodes, behind the same port; synchronous.
+pub(super) const OTHER: &str = "qm2";
+
 /// Enough for ext4.
 const SMALL: &str = "64Mi";
 
@@ -157,6 +160,31 @@ pub(super) fn leave(world: &World, side: &Side, file: &str) -> Result<()> {
         &format!("echo {file} > $M/{file} && sync -f $M"),
     )?;
     Ok(())
+}
+
+/// As [`leave`], without waiting for its end.
+pub(super) fn leave_in_background(world: &World, side: &Side, file: &str) -> Result<()> {
+    let done = done(file);
+    on_volume(
+        world,
+        side,
+        &format!(
+            "{{ (echo {file} > $M/{file} && sync -f $M && touch {done}) > /dev/null 2>&1 < /dev/null & }}"
+        ),
+    )?;
+    Ok(())
+}
+
+/// Whether what was left in the background is durable.
+pub(super) fn is_left(world: &World, side: &Side, file: &str) -> Result<bool> {
+    let host = side.host.context("a host of the lab")?;
+    let look = format!("if [ -e {} ]; then echo yes; else echo no; fi", done(file));
+    Ok(world.in_host(host, &["sh", "-c", &look])?.trim() == "yes")
+}
+
+/// Tells, on the node's own disk, that a file is durable.
+fn done(file: &str) -> String {
+    format!("/var/lib/drqm/{file}.done")
 }
 
 /// Fails unless the file is there with its content.

@@ -6,12 +6,9 @@ use drqm_api::v1alpha1::{DrStatusWord, VerdictWord};
 use serde_json::json;
 
 use super::pair::{
-    NAME, apply, apply_peer_manifest, expect_left, leave, manifest, sides, wait_until_normal,
+    NAME, OTHER, apply, apply_peer_manifest, expect_left, leave, manifest, sides, wait_until_normal,
 };
 use crate::demo::world::{PATIENCE, SYNCHRONIZATION, World};
-
-/// The other pair of the same nodes, behind the same port.
-const OTHER: &str = "qm2";
 
 pub(super) fn second_pair(world: &mut World) -> Result<()> {
     let both = sides(world, OTHER);

@@ -167,6 +167,12 @@ fn ready_primary(facts: &Facts<'_>, volume: &Volume) -> State {
                     .unwrap_or("see the replicator's log")
             ),
         ),
+        Gate::Open if volume.suspended => bad(
+            reason::IO_SUSPENDED,
+            format!(
+                "writes wait for {peer}: spec.replication.onPeerLoss is SuspendIO; restore the link, or set it to Continue"
+            ),
+        ),
         Gate::Open => ready_pod(facts),
     }
 }
@@ -281,6 +287,13 @@ fn in_sync(facts: &Facts<'_>) -> State {
         (DataWord::Syncing | DataWord::SyncSource, _) => {
             bad(reason::SYNC_IN_PROGRESS, "a synchronization is under way")
         }
+        (DataWord::UpToDate, LinkState::Connected) if volume.peer_is_behind() => bad(
+            reason::CATCHING_UP,
+            format!(
+                "{} takes less than is written here, or is sent what it missed; its copy is consistent",
+                facts.peer_name()
+            ),
+        ),
         (DataWord::UpToDate, LinkState::Connected) => good(
             reason::IN_SYNC,
             "both sides have the same data, but for what is in flight",

@@ -8,9 +8,9 @@ use std::time::Duration;
 use drqm_api::live::LiveState;
 use drqm_api::names;
 use drqm_api::v1alpha1::{
-    DataWord, DrQueueManager, DrQueueManagerStatus, DrState, EffectiveRole, EpochState,
-    FileSystemState, LinkWord, PeerState, RecoveryPoint, Role, SyncDirection, TransitionState,
-    VolumeStatus,
+    DataWord, DrQueueManager, DrQueueManagerStatus, DrState, DrStatusWord, EffectiveRole,
+    EpochState, FileSystemState, LinkWord, PeerState, RecoveryPoint, Role, SyncDirection,
+    TransitionState, VolumeStatus,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -82,6 +82,9 @@ pub(super) fn dr(
         return dr;
     };
     dr.status = role::table(role::situation(volume.role, volume)).dr_status;
+    if dr.status == DrStatusWord::Normal && volume.peer_is_behind() {
+        dr.status = DrStatusWord::CatchingUp;
+    }
     dr.effective_type = Some(volume.effective_mode);
     dr.current_remote_address = volume
         .link

@@ -76,6 +76,7 @@ fn all(node: u128) -> Vec<Facts> {
                 log: (bit(0) && bit(6)).then_some(LogRange {
                     from: Seq(2),
                     last: Seq(if bit(8) { 4 } else { 2 }),
+                    is_empty: bit(5) || !bit(8),
                 }),
                 position: position(if bit(3) { 5 } else { 6 }, if bit(7) { 3 } else { 4 }),
                 ..base
@@ -172,6 +173,7 @@ fn a_log_serves_whoever_stands_in_it_and_lacks_nothing_else() {
         log: Some(LogRange {
             from: Seq(10),
             last: Seq(20),
+            is_empty: false,
         }),
         ..facts(1, &[2, 1])
     };

@@ -56,7 +56,6 @@ impl Engine {
             return;
         };
         if matches!(s.phase, Phase::Preparing) && ready {
-            self.check_log();
             let mine = Box::new(self.facts());
             let s = self.link.session.as_mut().expect("checked above");
             s.phase = Phase::Comparing {

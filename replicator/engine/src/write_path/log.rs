@@ -35,22 +35,21 @@ impl Engine {
 
     /// What a peer could be served from the log.
     pub(crate) fn log_range(&self) -> Option<LogRange> {
-        let from = self.guest.log_from?.max(self.guest.peer_durable);
+        let (held, last) = (
+            self.guest.log_from?.max(self.guest.peer_durable),
+            self.guest.last_seq,
+        );
+        let promised = self.kept_between(held, self.guest.promised);
+        // Whoever has all that was promised is served from there on.
+        let from = match last_contents(promised) {
+            Some(_) => held,
+            None => self.guest.promised,
+        };
         (self.sb.role == Role::Primary).then_some(LogRange {
             from,
-            last: self.guest.last_seq,
+            last,
+            is_empty: held == last,
         })
-    }
-
-    /// A log that cannot be served to whoever stands in it becomes bits before the two sides compare.
-    pub(crate) fn check_log(&mut self) {
-        let Some(from) = self.guest.log_from else {
-            return;
-        };
-        let from = from.max(self.guest.peer_durable);
-        if last_contents(self.kept_between(from, self.guest.promised)).is_none() {
-            self.log_becomes_bits();
-        }
     }
 
     fn kept_between(&self, after: Seq, upto: Seq) -> Vec<WireWrite> {

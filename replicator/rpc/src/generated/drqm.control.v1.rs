@@ -87,6 +87,12 @@ pub struct ConfigureRequest {
     /// true: Hold, false: Start.
     #[prost(bool, tag = "12")]
     pub start_hold_when_peer_unknown: bool,
+    /// true: SuspendIO, false: Continue.
+    #[prost(bool, tag = "13")]
+    pub suspend_io_on_peer_loss: bool,
+    /// true: PullAhead, false: Block.
+    #[prost(bool, tag = "14")]
+    pub pull_ahead_on_congestion: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStateRequest {
@@ -355,6 +361,9 @@ pub struct VolumeState {
     pub holder_memory_bytes: u64,
     #[prost(double, tag = "27")]
     pub holder_cpu_percent: f64,
+    /// Writes wait for the peer, which is away; suspend_io_on_peer_loss is set.
+    #[prost(bool, tag = "28")]
+    pub suspended: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -146,13 +146,16 @@ pub struct State {
     #[prost(message, optional, tag = "27")]
     pub position: ::core::option::Option<Position>,
 }
-/// Every write after `from` and up to `last`.
+/// Whoever stands at `from` or later gets the rest, up to `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRange {
     #[prost(uint64, tag = "1")]
     pub from: u64,
     #[prost(uint64, tag = "2")]
     pub last: u64,
+    /// The peer is known to have everything durably.
+    #[prost(bool, tag = "3")]
+    pub empty: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Decision {

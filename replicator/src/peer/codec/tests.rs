@@ -49,6 +49,7 @@ fn full_facts() -> Facts {
         log: Some(LogRange {
             from: Seq(14),
             last: Seq(15),
+            is_empty: true,
         }),
         position: Some(place(16)),
         data: Data::Behind,
