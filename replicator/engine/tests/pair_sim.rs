@@ -11,6 +11,8 @@ mod device;
 mod disk;
 #[path = "pair_sim/guest.rs"]
 mod guest;
+#[path = "pair_sim/liar.rs"]
+mod liar;
 #[path = "pair_sim/link.rs"]
 mod link;
 #[path = "pair_sim/operator.rs"]

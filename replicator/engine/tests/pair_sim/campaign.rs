@@ -76,19 +76,23 @@ type Outcome = Result<(End, Box<World>), String>;
 
 /// Lives a life; a panic is a broken promise like any other.
 pub(crate) fn outcome(script: &Script) -> Outcome {
+    match quietly(|| life(script, false))? {
+        (Ok(end), world) => Ok((end, Box::new(world))),
+        (Err(why), _) => Err(why),
+    }
+}
+
+/// Does something whose panic is an answer and not printed.
+pub(crate) fn quietly<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     hush();
     QUIET.set(true);
-    let lived = catch_unwind(AssertUnwindSafe(|| life(script, false)));
+    let done = catch_unwind(AssertUnwindSafe(what));
     QUIET.set(false);
-    match lived {
-        Ok((Ok(end), world)) => Ok((end, Box::new(world))),
-        Ok((Err(why), _)) => Err(why),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("panic: {}", text.unwrap_or("without words")))
-        }
-    }
+    done.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        format!("panic: {}", text.unwrap_or("without words"))
+    })
 }
 
 fn hush() {

@@ -7,6 +7,7 @@ use drqm_engine::event::LinkFault;
 use drqm_engine::frame::Frame;
 use drqm_engine::ids::SessionId;
 
+use crate::liar;
 use crate::world::{Action, MS, SECOND, World};
 
 /// One connection.
@@ -83,6 +84,15 @@ impl World {
         if self.stalled == Some(n) {
             return self.held.push((session, frame));
         }
+        if self.rng.chance(self.config.lies) {
+            self.lies += 1;
+            let lies = liar::lie(&mut self.rng, frame, self.config.size);
+            return lies.into_iter().for_each(|lie| self.carry(n, session, lie));
+        }
+        self.carry(n, session, frame);
+    }
+
+    fn carry(&mut self, n: usize, session: SessionId, frame: Frame) {
         let delay = self.rng.between(200, 3 * MS);
         let (now, to) = (self.now, 1 - n);
         let Some(s) = &mut self.session else { return };

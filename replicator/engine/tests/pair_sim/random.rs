@@ -72,6 +72,7 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
         log_bytes: [0, 150 << 10, WINDOW_BYTES][rng.below(3) as usize],
         on_peer_loss: OnPeerLoss::Continue,
         on_congestion: [OnCongestion::Block, OnCongestion::PullAhead][rng.below(2) as usize],
+        lies: 0,
         trace,
     };
     let mut world = World::new(config, script.seed);
@@ -80,7 +81,18 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
     (end.ok_or_else(|| failure.unwrap_or_default()), world)
 }
 
+/// The incidents, and the way back to a healthy pair.
 fn live(w: &mut World, rng: &mut Rng, incidents: &[u64]) -> Option<End> {
+    suffer(w, rng, incidents);
+    if w.failure.is_some() {
+        return None;
+    }
+    w.users_go_on();
+    w.converge()
+}
+
+/// What happens to a pair.
+pub(crate) fn suffer(w: &mut World, rng: &mut Rng, incidents: &[u64]) {
     w.run(rng.between(0, 4 * SECOND));
     let how = if rng.chance(50) {
         Initialize::WithPeer
@@ -91,7 +103,7 @@ fn live(w: &mut World, rng: &mut Rng, incidents: &[u64]) -> Option<End> {
     w.run(rng.between(0, 5 * SECOND));
     for seed in incidents {
         if w.failure.is_some() {
-            return None;
+            return;
         }
         let rng = &mut Rng::new(*seed);
         incident(w, rng);
@@ -104,11 +116,6 @@ fn live(w: &mut World, rng: &mut Rng, incidents: &[u64]) -> Option<End> {
         w.check_patience();
         tend(w, rng);
     }
-    if w.failure.is_some() {
-        return None;
-    }
-    w.users_go_on();
-    w.converge()
 }
 
 /// What the operator does by itself: stops users of superseded devices, restarts what runs again.
