@@ -33,9 +33,9 @@ pub(crate) const FILE: &str = "vol";
 /// Headers of a write request: its data begin here, and this place is put on a page boundary.
 const WRITE_DATA: usize = wire::IN_HEADER + wire::WRITE_IN;
 
-/// Writes of this size and more keep the buffer they were read into; smaller ones are copied, so
-/// that a waiting 4 KiB write does not hold 1 MiB.
-const KEEP_BUFFER: usize = 256 << 10;
+/// Writes of this size and more keep the buffer they were read into; smaller ones are copied: what is
+/// kept for the peer, for seconds, holds at most twice its own size.
+const KEEP_BUFFER: usize = MAX_WRITE / 2;
 
 /// The open connection to the kernel.
 #[derive(Debug)]

@@ -284,7 +284,18 @@ fn changed(rng: &mut Rng, frame: Frame, size: u64) -> Frame {
             id,
             total_chunks: number(rng),
         },
-        other => other,
+        frame @ (Frame::BitmapStored
+        | Frame::LeftBehind
+        | Frame::ResyncReady { .. }
+        | Frame::ResyncAdopted { .. }
+        | Frame::Pong { .. }
+        | Frame::PromoteRequest { .. }
+        | Frame::PromoteAnswer { .. }
+        | Frame::PromoteConfirm { .. }
+        | Frame::PromoteAdopted { .. }
+        | Frame::PromoteCancel { .. }
+        | Frame::Report(_)
+        | Frame::Bye { .. }) => frame,
     }
 }
 
