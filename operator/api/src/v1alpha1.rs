@@ -262,7 +262,7 @@ pub enum FsType {
 #[x_kube(
     validation = Rule::new("self.onPeerLoss != 'SuspendIO' || self.mode != 'Asynchronous'").message("replication.onPeerLoss: SuspendIO needs mode Synchronous or FlushSynchronous: asynchronous writes are acknowledged before the peer has them; choose such a mode, or Continue"),
     validation = Rule::new("self.onPeerLoss != 'SuspendIO' || has(self.peer)").message("replication.onPeerLoss: SuspendIO needs replication.peer; without a peer nothing is ever lost or found"),
-    validation = Rule::new("!has(self.onCongestion) || self.onCongestion != 'PullAhead' || self.mode == 'Asynchronous'").message("replication.onCongestion: PullAhead needs mode Asynchronous: in the others writers wait for the peer; leave it out, or choose Block")
+    validation = Rule::new("self.onCongestion != 'PullAhead' || self.mode == 'Asynchronous'").message("replication.onCongestion: PullAhead needs mode Asynchronous: in the others writers wait for the peer; leave it out, or choose Block")
 )]
 #[x_kube(validation = Rule::new("!has(self.peer) || !has(self.localAddress) || self.peer.addresses.all(a, !a.matches('^.*:[0-9]{1,5}$') || int(a.substring(a.lastIndexOf(':') + 1)) != self.port || !(a.substring(0, a.lastIndexOf(':')) in [self.localAddress, '[' + self.localAddress + ']']))").message("replication.peer.addresses names this side itself (localAddress and port); give the address of the other cluster's node"))]
 #[serde(rename_all = "camelCase")]
@@ -282,10 +282,10 @@ pub struct ReplicationSpec {
     pub on_peer_loss: OnPeerLoss,
 
     /// What the Primary does when its peer takes less than is written. `Block`: writers wait.
-    /// `PullAhead`: the peer is left behind, consistent and promotable, and is caught up with later; only
-    /// for Asynchronous, where it is what happens if nothing is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_congestion: Option<OnCongestion>,
+    /// `PullAhead`, only for Asynchronous: the peer is left behind, consistent and promotable, and is caught
+    /// up with by a synchronization later, during which its copy is inconsistent.
+    #[serde(default)]
+    pub on_congestion: OnCongestion,
 
     /// Port this side listens on for its peer. Any number of pairs may share 7001.
     #[serde(default = "replication_port")]
@@ -332,9 +332,10 @@ pub enum OnPeerLoss {
 }
 
 /// What a Primary does with a slow peer.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnCongestion {
     /// Writers wait for it.
+    #[default]
     Block,
     /// It is left behind and caught up with later.
     PullAhead,
@@ -437,7 +438,7 @@ impl Default for ReplicationSpec {
         Self {
             mode: Mode::default(),
             on_peer_loss: OnPeerLoss::default(),
-            on_congestion: None,
+            on_congestion: OnCongestion::default(),
             port: replication_port(),
             local_address: None,
             peer: None,

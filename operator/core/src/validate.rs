@@ -135,7 +135,7 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         fs_type: spec.storage.fs_type,
         mode: spec.replication.mode,
         on_peer_loss: spec.replication.on_peer_loss,
-        on_congestion: on_congestion(spec),
+        on_congestion: spec.replication.on_congestion,
         port: spec.replication.port,
         local_address: spec.replication.local_address.clone(),
         peer: spec.replication.peer.clone(),
@@ -146,15 +146,6 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         start: spec.start.clone(),
         deletion: spec.deletion.clone(),
     })
-}
-
-/// Left out, an asynchronous Primary is not slowed down by its peer; in the other modes it always is.
-fn on_congestion(spec: &DrQueueManagerSpec) -> OnCongestion {
-    let default = match spec.replication.mode {
-        Mode::Asynchronous => OnCongestion::PullAhead,
-        Mode::FlushSynchronous | Mode::Synchronous => OnCongestion::Block,
-    };
-    spec.replication.on_congestion.unwrap_or(default)
 }
 
 fn invalid(field: &'static str, message: impl Into<String>) -> ValidationError {
