@@ -5,6 +5,8 @@
 
 #[path = "pair_sim/campaign.rs"]
 mod campaign;
+#[path = "pair_sim/crash_points.rs"]
+mod crash_points;
 #[path = "pair_sim/device.rs"]
 mod device;
 #[path = "pair_sim/disk.rs"]

@@ -159,6 +159,9 @@ pub(crate) struct World {
     /// How often a slow peer was left behind.
     pub(crate) left_behind: u64,
     pub(crate) lies: u64,
+    /// I/O requests that have ended, by side; after which of them a side is lost, perhaps with its power.
+    pub(crate) ios: [u64; 2],
+    pub(crate) crash_at: Option<(usize, u64, bool)>,
     /// What every I/O request of a side takes besides.
     pub(crate) drag: [u64; 2],
     queue: BTreeMap<(u64, u64), (usize, u64, Action)>,
@@ -204,6 +207,8 @@ impl World {
             replays: 0,
             left_behind: 0,
             lies: 0,
+            ios: [0; 2],
+            crash_at: None,
             drag: [0; 2],
             queue: BTreeMap::new(),
             order: 0,
@@ -349,7 +354,10 @@ impl World {
 
     fn act(&mut self, n: usize, action: Action) {
         match action {
-            Action::Io(io) => self.io_ended(n, io),
+            Action::Io(io) => {
+                self.io_ended(n, io);
+                self.count_io(n);
+            }
             Action::Event(event) => self.step(n, event),
             Action::Wake => {
                 if self.nodes[n].wake <= self.now {
@@ -364,6 +372,15 @@ impl World {
             Action::Publish => self.published(n),
             Action::Close => self.closed(n),
             Action::Opened => self.device_ready(n),
+        }
+    }
+
+    fn count_io(&mut self, n: usize) {
+        self.ios[n] += 1;
+        if let Some((side, at, power)) = self.crash_at
+            && (side, at) == (n, self.ios[n])
+        {
+            self.crash(n, power);
         }
     }
 
