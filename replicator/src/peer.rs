@@ -47,6 +47,17 @@ pub(crate) enum Security {
     Plain,
 }
 
+impl Security {
+    fn keys(&self) -> Option<&Arc<tls::PairKeys>> {
+        match self {
+            Self::Tls(keys) => Some(keys),
+            Self::None => None,
+            #[cfg(feature = "measure")]
+            Self::Plain => None,
+        }
+    }
+}
+
 /// An error with all its causes, in one line.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::dial;
 use super::crossing::{Crossing, Known, crossing};
 use super::session::{self, Ended, NoHello, Outbound, OwnHello, PeerSaid, Wire};
+use super::tls::PairKeys;
 use super::{LinkSettings, Security};
 
 /// Pause after the first failed round, doubled by each.
@@ -76,7 +77,11 @@ pub(crate) enum LinkOrder {
 
 /// What the listener brings.
 pub(crate) enum Inbound {
-    Stream(Box<Wire>),
+    Stream {
+        wire: Box<Wire>,
+        /// What its TLS was checked with: by now the pair may have other keys.
+        keys: Option<Arc<PairKeys>>,
+    },
     /// TLS under this pair's name failed.
     AuthFailed(String),
 }
@@ -212,7 +217,10 @@ impl Link {
             LinkOrder::Settings(settings) => {
                 if settings != self.settings {
                     self.settings = settings;
+                    // What was begun under the old settings ends: keys that are taken back let
+                    // nobody in, however far a connection has come.
                     self.dials.shutdown().await;
+                    self.accepts.shutdown().await;
                     self.end_current("the configuration changed").await;
                     self.next_dial = Instant::now();
                     self.backoff = BACKOFF_MIN;
@@ -297,8 +305,9 @@ impl Link {
                 tracing::warn!(%text, "a connection under this pair's name failed TLS");
                 self.inbound_failure = Some((LinkFault::AuthFailed(text), Instant::now()));
             }
-            Inbound::Stream(_) if self.accepts.len() >= PENDING_ACCEPTS || !self.accepts() => {}
-            Inbound::Stream(mut wire) => {
+            Inbound::Stream { .. } if self.accepts.len() >= PENDING_ACCEPTS || !self.accepts() => {}
+            Inbound::Stream { keys, .. } if keys.as_ref() != self.settings.security.keys() => {}
+            Inbound::Stream { mut wire, .. } => {
                 let own = self.own.clone();
                 self.accepts.spawn(async move {
                     match session::listen_hello(&mut wire, &own).await {

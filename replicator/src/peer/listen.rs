@@ -198,6 +198,7 @@ async fn secure(
             Info {
                 remote,
                 link: route.link,
+                keys: None,
             },
         ));
     }
@@ -221,7 +222,10 @@ async fn secure(
             let leaf = certificates.and_then(<[_]>::first);
             let named = leaf.ok_or_else(|| "no certificate".to_owned());
             match named.and_then(|leaf| carries_name(leaf, &keys.name)) {
-                Ok(()) => Ok(Accepted::new(buffered(stream), Info { remote, link })),
+                Ok(()) => {
+                    let keys = Some(keys);
+                    Ok(Accepted::new(buffered(stream), Info { remote, link, keys }))
+                }
                 Err(text) => Err(reject(&link, &text)),
             }
         }
@@ -241,6 +245,8 @@ fn reject(link: &mpsc::Sender<Inbound>, text: &str) -> io::Error {
 struct Info {
     remote: SocketAddr,
     link: mpsc::Sender<Inbound>,
+    /// What its TLS was checked with.
+    keys: Option<Arc<PairKeys>>,
 }
 
 struct Service;
@@ -265,7 +271,8 @@ impl Replication for Service {
             _channel: None,
         };
         // A full queue means that the link is flooded with connections; the dialler tries again.
-        let handed = info.link.try_send(Inbound::Stream(Box::new(wire)));
+        let (wire, keys) = (Box::new(wire), info.keys);
+        let handed = info.link.try_send(Inbound::Stream { wire, keys });
         handed.map_err(|_| Status::unavailable("too many connections of this pair"))?;
         Ok(Response::new(Box::pin(stream.map(Ok))))
     }

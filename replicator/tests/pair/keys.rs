@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use drqm_rpc::control::v1 as pb;
+use drqm_rpc::{PEER_PROTOCOL_MAX, PEER_PROTOCOL_MIN};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
@@ -124,6 +125,32 @@ async fn a_peer_of_another_protocol_version_is_named_by_whoever_dials() {
         .await
         .unwrap();
     mismatch(&mut site).await;
+}
+
+#[tokio::test]
+async fn keys_that_are_taken_back_let_nobody_in_who_is_half_inside() {
+    let mut site = Site::start("one").await;
+    let (old, new) = (Ca::new(), Ca::new());
+    site.configure(with_peer(request(SMALL, "ext4"), &old, free_port()))
+        .await
+        .unwrap();
+    let has_a_stream = Stranger::dial(site.replication, &old).await;
+    site.configure(with_peer(request(SMALL, "ext4"), &new, free_port()))
+        .await
+        .unwrap();
+    let had_a_connection = has_a_stream.again().await;
+    for stranger in [has_a_stream, had_a_connection] {
+        stranger
+            .say(&hello(PEER_PROTOCOL_MIN..=PEER_PROTOCOL_MAX))
+            .await;
+        assert_eq!(stranger.until_ended().await, 0, "the stranger was greeted");
+    }
+    // Whoever has the new ones is.
+    let mut friend = Stranger::dial(site.replication, &new).await;
+    friend
+        .say(&hello(PEER_PROTOCOL_MIN..=PEER_PROTOCOL_MAX))
+        .await;
+    friend.hear().await;
 }
 
 #[tokio::test]

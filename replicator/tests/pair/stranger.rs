@@ -30,7 +30,7 @@ type Parts = ReceiverStream<Result<Bytes, Infallible>>;
 pub(crate) struct Stranger {
     parts: mpsc::Sender<Result<Bytes, Infallible>>,
     answers: BodyDataStream,
-    _channel: Channel,
+    channel: Channel,
 }
 
 impl Stranger {
@@ -44,6 +44,15 @@ impl Stranger {
             .connect_with_connector(connector)
             .await
             .unwrap();
+        Self::over(channel).await
+    }
+
+    /// Another stream over the same connection.
+    pub(crate) async fn again(&self) -> Self {
+        Self::over(self.channel.clone()).await
+    }
+
+    async fn over(channel: Channel) -> Self {
         let (parts, body) = mpsc::channel(16);
         let body: Parts = ReceiverStream::new(body);
         let request = Request::post("http://pair/drqm.peer.v1.Replication/Session")
@@ -58,7 +67,7 @@ impl Stranger {
         Self {
             parts,
             answers: Body::new(answer.into_body()).into_data_stream(),
-            _channel: channel,
+            channel,
         }
     }
 
@@ -86,10 +95,16 @@ impl Stranger {
         self.parts = nobody;
     }
 
-    /// Reads until the other side ends the stream, in whatever way.
-    pub(crate) async fn until_ended(mut self) {
-        let end = async { while let Some(Ok(_)) = self.answers.next().await {} };
-        timeout(LIMIT, end).await.unwrap();
+    /// Reads until the other side ends the stream, in whatever way; how many bytes came before.
+    pub(crate) async fn until_ended(mut self) -> usize {
+        let end = async {
+            let mut heard = 0;
+            while let Some(Ok(part)) = self.answers.next().await {
+                heard += part.len();
+            }
+            heard
+        };
+        timeout(LIMIT, end).await.unwrap()
     }
 }
 
