@@ -42,6 +42,8 @@ pub enum Call {
     Configure,
     /// `SetRole`
     SetRole,
+    /// `Revert`
+    Revert,
     /// `RecordVerdict`
     RecordVerdict,
     /// `DeleteVolume`

@@ -18,9 +18,9 @@ use drqm_rpc::{
     CONTROL_KEEPALIVE,
     control::v1::{
         ConfigureRequest, DeleteVolumeRequest, DeleteVolumeResponse, GetNodeRequest,
-        GetStateRequest, HealDeviceRequest, NodeState, RecordVerdictRequest, SetRoleRequest,
-        SetRoleResponse, VolumeRef, VolumeState, WatchEvent, WatchRequest,
-        control_client::ControlClient,
+        GetStateRequest, HealDeviceRequest, NodeState, RecordVerdictRequest, RevertRequest,
+        RevertResponse, SetRoleRequest, SetRoleResponse, VolumeRef, VolumeState, WatchEvent,
+        WatchRequest, control_client::ControlClient,
     },
 };
 use hyper_util::rt::TokioIo;
@@ -270,6 +270,22 @@ impl ReplicatorClients {
             Call::SetRole,
             ROLE_DEADLINE,
             async |mut client, request| client.set_role(request).await,
+            message,
+        )
+        .await
+    }
+
+    /// Takes a copy back to its snapshot. A refusal is an answer, not an error.
+    pub async fn revert(
+        &self,
+        place: &Place,
+        message: RevertRequest,
+    ) -> Result<RevertResponse, CallError> {
+        self.call(
+            place,
+            Call::Revert,
+            COMMAND_DEADLINE,
+            async |mut client, request| client.revert(request).await,
             message,
         )
         .await

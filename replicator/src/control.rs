@@ -174,6 +174,24 @@ impl Control for Service {
         }))
     }
 
+    async fn revert(&self, request: Request<pb::RevertRequest>) -> Answer<pb::RevertResponse> {
+        let request = request.into_inner();
+        let key = Self::key(request.volume.as_ref())?;
+        if request.command_id.is_empty() {
+            return Err(Status::invalid_argument("command_id: missing"));
+        }
+        let expected_epoch = convert::epoch_from(&request.expected_epoch);
+        let expected_epoch = expected_epoch.map_err(Status::invalid_argument)?;
+        let id = convert::command_id(&key, &request.command_id);
+        let result = self
+            .order(&key, id, Command::Revert { expected_epoch })
+            .await?;
+        Ok(Response::new(pb::RevertResponse {
+            refusal: result.err().as_ref().map(convert::refusal),
+            state: Some(self.state(&key).await?),
+        }))
+    }
+
     async fn record_verdict(
         &self,
         request: Request<pb::RecordVerdictRequest>,

@@ -4,7 +4,7 @@ use drqm_engine::command::{JudgedRequest, Refusal};
 use drqm_engine::event::LinkFault;
 use drqm_engine::ids::{CommandId, Epoch};
 use drqm_engine::report::{
-    Data, Gate, LinkReport, RecoveryReport, Report, Transition, TransitionKind,
+    Data, Gate, LinkReport, RecoveryReport, Report, SnapshotReport, Transition, TransitionKind,
 };
 use drqm_engine::role::Role;
 use drqm_engine::settings::Mode;
@@ -31,6 +31,7 @@ pub(crate) const fn refusal_code(refusal: &Refusal) -> RefusalCode {
         Refusal::TimedOut(_) => RefusalCode::TimedOut,
         Refusal::Busy => RefusalCode::Busy,
         Refusal::DiskFailed(_) => RefusalCode::DiskFailed,
+        Refusal::Reverting => RefusalCode::Reverting,
     }
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn refusal_from_code(code: RefusalCode) -> Option<Refusal> {
         RefusalCode::TimedOut => Refusal::TimedOut("on the peer"),
         RefusalCode::Busy => Refusal::Busy,
         RefusalCode::DiskFailed => Refusal::DiskFailed("on the peer".to_owned()),
+        RefusalCode::Reverting => Refusal::Reverting,
     })
 }
 
@@ -198,6 +200,15 @@ fn link(link: &LinkReport, remote: &str, rtt_micros: u64, config: &VolumeConfig)
     }
 }
 
+fn snapshot(s: &SnapshotReport) -> pb::Snapshot {
+    pb::Snapshot {
+        taken_unix_ms: s.taken.0,
+        used_bytes: s.used,
+        reverting: s.reverted.is_some(),
+        reverted_bytes: s.reverted.unwrap_or_default(),
+    }
+}
+
 fn recovery(r: &RecoveryReport) -> pb::RecoveryPoint {
     pb::RecoveryPoint {
         time_unix_ms: r.position.wall.0,
@@ -326,6 +337,8 @@ pub(crate) fn with_report(
         superseded_by: hex(report.superseded_by.map_or(0, |e| e.0)),
         crashed_tail_bytes: report.crashed_tail_bytes,
         suspended: report.suspended,
+        snapshot: report.snapshot.as_ref().map(snapshot),
+        snapshot_error: report.snapshot_error.clone(),
         error: report.error.clone(),
         configured: true,
         ..state

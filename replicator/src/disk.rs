@@ -7,6 +7,7 @@ pub(crate) mod buffer;
 mod calls;
 mod inline;
 mod threads;
+mod undo;
 
 use std::io;
 
@@ -50,14 +51,43 @@ pub(crate) struct MetaJob {
     pub(crate) data: Bytes,
 }
 
-/// A place that performs [`DiskJob`]s and [`MetaJob`]s.
+/// One order to the undo log. They are performed one after the other.
+#[derive(Debug)]
+pub(crate) enum UndoJob {
+    /// Empties it and reserves room.
+    Make {
+        job: JobId,
+        bytes: u64,
+    },
+    /// Durably.
+    Write {
+        job: JobId,
+        offset: u64,
+        data: Bytes,
+    },
+    Flush {
+        job: JobId,
+    },
+    Read {
+        job: JobId,
+        offset: u64,
+        len: u32,
+    },
+    /// Empties it.
+    Drop {
+        job: JobId,
+    },
+}
+
+/// A place that performs [`DiskJob`]s, [`MetaJob`]s and [`UndoJob`]s.
 ///
 /// Each job is answered by exactly one event on the channel that the implementation was built with;
-/// jobs may end in any order. Handing a job over never blocks and never fails: the number of jobs under way is
+/// jobs may end in any order, but for those of the undo log. Handing a job over never blocks and never fails: the number of jobs under way is
 /// bounded by the engine's windows.
 pub(crate) trait Disk: Send + 'static {
     fn submit(&mut self, job: DiskJob);
     fn write_meta(&mut self, job: MetaJob);
+    fn undo(&mut self, job: UndoJob);
 
     /// Whether something was put off until the caller has nothing more urgent to do. Where threads do
     /// the work, nothing ever is.

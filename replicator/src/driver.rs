@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
-use crate::disk::{Disk, DiskJob, MetaJob};
+use crate::disk::{Disk, DiskJob, MetaJob, UndoJob};
 use crate::frontend::device::DeviceOrder;
 use crate::frontend::{GuestCall, Reply};
 use crate::metrics::METRICS;
@@ -357,6 +357,15 @@ impl Driver {
             Effect::WriteMeta { job, offset, data } => {
                 self.ports.disk.write_meta(MetaJob { job, offset, data });
             }
+            Effect::MakeUndo { job, bytes } => self.undo(UndoJob::Make { job, bytes }),
+            Effect::WriteUndo { job, offset, data } => {
+                self.undo(UndoJob::Write { job, offset, data });
+            }
+            Effect::FlushUndo { job } => self.undo(UndoJob::Flush { job }),
+            Effect::ReadUndo { job, offset, len } => {
+                self.undo(UndoJob::Read { job, offset, len });
+            }
+            Effect::DropUndo { job } => self.undo(UndoJob::Drop { job }),
             Effect::OpenDevice { format } => self.device(DeviceOrder::Open { format }),
             Effect::PublishDevice => self.device(DeviceOrder::Publish),
             Effect::CloseDevice => self.device(DeviceOrder::Close),
@@ -391,6 +400,10 @@ impl Driver {
             Some(reply) => reply.complete(completion),
             None => debug_assert!(false, "the engine answered {id:?} twice"),
         }
+    }
+
+    fn undo(&mut self, job: UndoJob) {
+        self.ports.disk.undo(job);
     }
 
     // The tasks behind these queues end only after this loop.

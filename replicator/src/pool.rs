@@ -1,4 +1,5 @@
-//! Where volumes live on this node: one directory per volume with `data`, `meta` and `config.json`.
+//! Where volumes live on this node: one directory per volume with `data`, `meta`, `undo` and
+//! `config.json`.
 //!
 //! Lives here: creation, opening, removal, locks, capacity. Does not live here: what the metadata
 //! mean (the engine), who may ask (control).
@@ -99,6 +100,8 @@ pub(crate) struct VolumeFiles {
     /// Past the page cache, where the file system can.
     pub(crate) direct: Option<File>,
     pub(crate) meta: File,
+    /// What the engine keeps before a synchronization overwrites it; empty while it keeps nothing.
+    pub(crate) undo: File,
     pub(crate) size: u64,
 }
 
@@ -108,8 +111,10 @@ const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 impl VolumeFiles {
     /// Whether data and metadata live in memory, where no I/O waits for a device.
     pub(crate) fn is_in_memory(&self) -> io::Result<bool> {
-        let [data, meta] = [&self.data, &self.meta].map(rustix::fs::fstatfs);
-        Ok([data?, meta?].iter().all(|fs| fs.f_type == TMPFS_MAGIC))
+        let [data, meta, undo] = [&self.data, &self.meta, &self.undo].map(rustix::fs::fstatfs);
+        Ok([data?, meta?, undo?]
+            .iter()
+            .all(|fs| fs.f_type == TMPFS_MAGIC))
     }
 
     /// The whole metadata file.
@@ -185,7 +190,7 @@ impl FilePool {
     }
 
     /// Capacity and what is not yet promised to a volume, bytes. Files are sparse: what counts is
-    /// what the volumes may grow to.
+    /// what the volumes may grow to, and the snapshots that there are.
     pub(crate) fn capacity(&self) -> Result<(u64, u64), PoolError> {
         let capacity = match self.capacity {
             Some(capacity) => capacity,
@@ -197,8 +202,12 @@ impl FilePool {
                 vfs.f_blocks * vfs.f_frsize
             }
         };
-        let size =
-            |key: &VolumeKey| fs::metadata(self.dir(key).join("data")).map_or(0, |m| m.len());
+        let size = |key: &VolumeKey| {
+            ["data", "undo"]
+                .map(|name| fs::metadata(self.dir(key).join(name)).map_or(0, |m| m.len()))
+                .iter()
+                .sum::<u64>()
+        };
         let used: u64 = self.list()?.iter().map(size).sum();
         Ok((capacity, capacity.saturating_sub(used)))
     }
@@ -248,6 +257,15 @@ impl FilePool {
         let dir = self.dir(key);
         let data = open_locked(&dir, "data", "the data file")?;
         let meta = open_locked(&dir, "meta", "the metadata file")?;
+        let path = dir.join("undo");
+        let undo = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| PoolError::Io { path, source })?;
         let path = dir.join("data");
         let size = data
             .metadata()
@@ -272,6 +290,7 @@ impl FilePool {
             data,
             direct,
             meta,
+            undo,
             size,
         })
     }

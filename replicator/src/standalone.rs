@@ -20,7 +20,9 @@ use crate::frontend::device::DeviceStatus;
 use crate::frontend::{BlockExport, Guests};
 use crate::peer::listen::{Acceptor, Routes};
 use crate::peer::{LinkSettings, Security};
-use crate::pool::config::{CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, VolumeConfig};
+use crate::pool::config::{
+    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, Snapshots, VolumeConfig,
+};
 use crate::pool::{FilePool, VolumeKey};
 use crate::volume::{self, Export, Shared, VolumeHandle};
 
@@ -146,6 +148,7 @@ fn config(args: &StandaloneArgs) -> VolumeConfig {
         hold_when_peer_unknown: false,
         suspend_io_on_peer_loss: false,
         pull_ahead_on_congestion: false,
+        snapshots: Snapshots::default(),
     }
 }
 

@@ -116,6 +116,10 @@ pub(crate) fn start<E: BlockExport>(
         shared.clock.now(),
     )
     .map_err(|e| StartError::Metadata(e.to_string()))?;
+    if !engine.holds_snapshot() {
+        // What an interrupted end of a snapshot left.
+        files.undo.set_len(0)?;
+    }
     let size = engine.identity().size;
     if files.size != size {
         return Err(PoolError::SizeMismatch {

@@ -7,6 +7,8 @@
 mod device;
 #[path = "pair/keys.rs"]
 mod keys;
+#[path = "pair/revert.rs"]
+mod revert;
 #[path = "pair/stop.rs"]
 mod stop;
 #[path = "pair/stranger.rs"]

@@ -215,11 +215,6 @@ fn bad_at_change() -> Vec<(&'static str, Value, &'static str)> {
             json!({"size": "3Gi", "fsType": "ext4"}),
             "fsType cannot change",
         ),
-        (
-            "/spec/replication/mode",
-            json!("Synchronous"),
-            "mode cannot change",
-        ),
     ]
 }
 

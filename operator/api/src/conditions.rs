@@ -118,8 +118,6 @@ pub mod reason {
     pub const TIMED_OUT: &str = "TimedOut";
     /// The request waits for the peer's word, or for the link being declared down.
     pub const ASKING_PEER: &str = "AskingPeer";
-    /// The engine cannot carry this verdict out yet.
-    pub const NOT_SUPPORTED_YET: &str = "NotSupportedYet";
     /// The disk failed.
     pub const DISK_FAILED: &str = "DiskFailed";
     /// The replicator's device is still in use.
@@ -206,6 +204,11 @@ pub mod reason {
     pub const CONSISTENT: &str = "Consistent";
     /// A snapshot from before the interrupted synchronization exists.
     pub const SNAPSHOT_AVAILABLE: &str = "SnapshotAvailable";
+
+    /// The copy goes back to its snapshot.
+    pub const REVERTING: &str = "Reverting";
+    /// No snapshot can be taken, or the one that was is of no use.
+    pub const SNAPSHOT_FAILED: &str = "SnapshotFailed";
 
     // Promotable.
     /// A promotion now would lose nothing.

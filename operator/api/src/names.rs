@@ -18,6 +18,7 @@ pub fn dr_status(word: DrStatusWord) -> &'static str {
         DrStatusWord::RemoteUnavailable => "Remote unavailable",
         DrStatusWord::RemoteUnconfigured => "Remote unconfigured",
         DrStatusWord::Inconsistent => "Inconsistent",
+        DrStatusWord::RevertingToSnapshot => "Reverting to snapshot",
         DrStatusWord::Partitioned => "Partitioned",
         DrStatusWord::Inactive => "Inactive",
         DrStatusWord::Superseded => "Superseded",

@@ -86,6 +86,10 @@ pub struct DrQueueManagerSpec {
     #[serde(default)]
     pub replication: ReplicationSpec,
 
+    /// What a copy keeps of itself.
+    #[serde(default)]
+    pub snapshots: SnapshotsSpec,
+
     /// What deleting this object does.
     #[serde(default)]
     pub deletion: DeletionSpec,
@@ -270,9 +274,9 @@ pub struct ReplicationSpec {
     /// `Synchronous`: every write completes when both sides have it. `FlushSynchronous`: flushes (what a
     /// broker confirms after) complete when both sides have them durably, other writes when this side
     /// has them. `Asynchronous`: all complete when this side has them. Must be equal on both sides.
-    /// Fixed at creation for now.
+    /// May be changed at any time, on both sides; the Primary's holds, and `status.dr.effectiveType` says
+    /// what holds now.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("replication.mode cannot change after creation yet; set it back"))]
     pub mode: Mode,
 
     /// What the Primary does when its peer is gone. `Continue`: it goes on alone, and says so.
@@ -370,6 +374,29 @@ pub struct TlsSpec {
     /// case with `-` for everything but letters and digits. A new content is taken up within a minute.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
+}
+
+/// What a copy keeps of itself.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotsSpec {
+    /// Before a synchronization makes a consistent copy inconsistent: `Required` keeps what the copy was
+    /// until it is consistent again, and begins no synchronization without room for that; a promotion
+    /// meanwhile goes back to it. `BestEffort` synchronizes without when there is no room, `Never` always.
+    #[serde(default)]
+    pub before_resync: BeforeResync,
+}
+
+/// What is kept before a synchronization.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BeforeResync {
+    /// No snapshot, no synchronization.
+    #[default]
+    Required,
+    /// A snapshot if there is room.
+    BestEffort,
+    /// No snapshot: a copy whose synchronization was interrupted cannot be promoted.
+    Never,
 }
 
 /// What deleting this object does.

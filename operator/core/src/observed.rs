@@ -138,6 +138,10 @@ pub struct Volume {
     pub out_of_sync_bytes: u64,
     /// A synchronization under way.
     pub sync: Option<Sync>,
+    /// What the copy was before its synchronization.
+    pub snapshot: Option<SnapshotFacts>,
+    /// Why there is no snapshot, or why it is of no use.
+    pub snapshot_error: Option<String>,
     /// What this copy is worth in time.
     pub recovery_point: Option<RecoveryPointFacts>,
     /// The device.
@@ -165,6 +169,13 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Whether the copy is going back to its snapshot.
+    #[must_use]
+    pub fn is_reverting(&self) -> bool {
+        self.snapshot
+            .is_some_and(|snapshot| snapshot.reverted_bytes.is_some())
+    }
+
     /// Whether this is a Primary whose peer is connected and takes, or will take, what it missed.
     #[must_use]
     pub fn peer_is_behind(&self) -> bool {
@@ -247,6 +258,17 @@ pub struct Sync {
     pub bytes_per_second: u64,
     /// Expected end.
     pub eta: Option<Timestamp>,
+}
+
+/// The state of a copy from before its synchronization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotFacts {
+    /// By the node's clock.
+    pub taken: Option<Timestamp>,
+    /// Bytes that it takes.
+    pub used_bytes: u64,
+    /// While the copy goes back to it: bytes done, of those.
+    pub reverted_bytes: Option<u64>,
 }
 
 /// Everything that the primary completed before `time` is in this copy.
@@ -399,6 +421,8 @@ pub enum RefusalCode {
     Busy,
     /// The disk failed.
     DiskFailed,
+    /// The copy is going back to its snapshot.
+    Reverting,
     /// The replicator gave a code that this operator does not know.
     Unknown,
 }

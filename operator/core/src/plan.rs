@@ -71,6 +71,11 @@ pub enum ControlStep {
         /// The request, stored with the role.
         request: Judged,
     },
+    /// Take an inconsistent copy back to its snapshot; the promotion follows.
+    Revert {
+        /// The epoch the decision was made on.
+        expected_epoch: String,
+    },
     /// SetRole Secondary.
     Demote {
         /// The epoch the decision was made on.
@@ -314,6 +319,11 @@ fn next_step(seen: &Observed, volume: &Volume, decision: &Decision) -> Option<Co
                 step: ControlStep::RecordVerdict { request },
             });
         }
+        // It is told when that has ended.
+        Some(Act::Promote) if volume.is_reverting() => return None,
+        Some(Act::Promote) if volume.data == DataWord::InconsistentSnap => ControlStep::Revert {
+            expected_epoch: epoch,
+        },
         Some(Act::Promote) => ControlStep::Promote {
             expected_epoch: epoch,
             request,
@@ -378,7 +388,7 @@ pub fn figures_move(volume: &Volume) -> bool {
         | LinkState::ProtocolMismatch
         | LinkState::Refused => true,
     };
-    volume.sync.is_some() || (apart && volume.role == Role::Primary)
+    volume.sync.is_some() || volume.is_reverting() || (apart && volume.role == Role::Primary)
 }
 
 /// 1 only for an open device, a queue manager that shall run, and no stop under way.

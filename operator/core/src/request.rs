@@ -116,7 +116,7 @@ pub fn judge(
     now: Timestamp,
 ) -> Decision {
     let situation = role::situation(valid.role, volume);
-    let row = role::within_abilities(role::table(situation));
+    let row = role::table(situation);
     let standing = standing(valid, volume);
     let case = Case {
         valid,
@@ -495,6 +495,7 @@ impl Case<'_> {
             | RefusalCode::AlreadyInitialized
             | RefusalCode::TimedOut
             | RefusalCode::Busy
+            | RefusalCode::Reverting
             | RefusalCode::Unknown => return decision,
         };
         self.decide(self.keep(verdict, reason, decision.judged.max_loss))
@@ -506,6 +507,7 @@ impl Case<'_> {
 pub fn act_id(act: Act, judged: &Judged, volume: &Volume) -> String {
     let step = match act {
         Act::Initialize { .. } => "initialize",
+        Act::Promote if volume.data == DataWord::InconsistentSnap => "revert",
         Act::Promote => "promote",
         Act::Demote => "demote",
     };

@@ -295,20 +295,6 @@ fn stay_secondary_apart(data: DataWord, peer: PeerRole) -> Option<Row> {
     })
 }
 
-/// Verdicts that the engine cannot carry out yet are refused, and the refusal says so.
-#[must_use]
-pub fn within_abilities(row: Row) -> Row {
-    if row.verdict == Proceed && row.reason == reason::REVERT_THEN_PROMOTE {
-        Row {
-            verdict: Refuse,
-            reason: reason::NOT_SUPPORTED_YET,
-            ..row
-        }
-    } else {
-        row
-    }
-}
-
 /// The columns of the table for a volume.
 #[must_use]
 pub fn situation(desired: Role, volume: &Volume) -> Situation {

@@ -171,6 +171,10 @@ fn status(seen: &Observed, outcome: &Outcome, now: Timestamp) -> DrQueueManagerS
             Some(volume) => figures::shown_recovery_point(volume),
             None => kept.recovery_point,
         },
+        snapshot: match volume {
+            Some(volume) => figures::snapshot(volume),
+            None => kept.snapshot,
+        },
         // Kept when the volume is not seen: it is the proof that there once was data.
         epoch: volume.and_then(figures::epoch).or(kept.epoch),
         peer: match volume {

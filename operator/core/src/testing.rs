@@ -66,6 +66,8 @@ pub(crate) fn volume(
         queue_manager_name: "QMDR".to_owned(),
         size_bytes: 3 << 30,
         suspended: false,
+        snapshot: None,
+        snapshot_error: None,
         mode: Mode::Asynchronous,
         effective_mode: Mode::Asynchronous,
         role,

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use drqm_api::peer_manifest::secret_name;
 use drqm_api::v1alpha1::{
-    Bootstrap, CustomQueueManager, DeletionSpec, DrQueueManagerSpec, FsType, Mode, OnCongestion,
-    OnPeerLoss, PeerSpec, PromotionSpec, Role, StartSpec,
+    BeforeResync, Bootstrap, CustomQueueManager, DeletionSpec, DrQueueManagerSpec, FsType, Mode,
+    OnCongestion, OnPeerLoss, PeerSpec, PromotionSpec, Role, StartSpec,
 };
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ServicePort};
 use kube::ResourceExt;
@@ -69,6 +69,8 @@ pub struct Valid {
     pub promotion: PromotionSpec,
     /// What a starting Primary does.
     pub start: StartSpec,
+    /// What is kept before a synchronization.
+    pub before_resync: BeforeResync,
     /// What deletion does.
     pub deletion: DeletionSpec,
 }
@@ -144,6 +146,7 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         bootstrap: spec.bootstrap,
         promotion: spec.promotion.clone(),
         start: spec.start.clone(),
+        before_resync: spec.snapshots.before_resync,
         deletion: spec.deletion.clone(),
     })
 }

@@ -10,7 +10,8 @@ use drqm_core::{
     plan::{Command, ControlStep},
 };
 use drqm_rpc::control::v1::{
-    ConfigureRequest, DeleteVolumeRequest, RecordVerdictRequest, Refusal, SetRoleRequest,
+    ConfigureRequest, DeleteVolumeRequest, RecordVerdictRequest, Refusal, RevertRequest,
+    SetRoleRequest,
 };
 
 use super::{
@@ -61,6 +62,7 @@ pub async fn drive(
                 command.step,
                 ControlStep::Initialize { .. }
                     | ControlStep::Promote { .. }
+                    | ControlStep::Revert { .. }
                     | ControlStep::Demote { .. }
             ) {
                 memory.refused = None;
@@ -148,6 +150,14 @@ async fn send(
         } => {
             let message = role_request(Role::Primary, expected_epoch, request);
             Ok(replicators.set_role(place, message).await?.refusal)
+        }
+        ControlStep::Revert { expected_epoch } => {
+            let message = RevertRequest {
+                volume: Some(volume),
+                command_id: command.id.clone(),
+                expected_epoch: expected_epoch.clone(),
+            };
+            Ok(replicators.revert(place, message).await?.refusal)
         }
         ControlStep::Demote {
             expected_epoch,

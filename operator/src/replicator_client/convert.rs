@@ -6,13 +6,13 @@
 //! data Failed, gate Failed, link Refused.
 
 use drqm_api::v1alpha1::{
-    DataWord, FsType, MaxLoss, Mode, OnCongestion, OnPeerLoss, Role, StartWhenPeerUnknown,
-    TransitionKind, VerdictWord,
+    BeforeResync, DataWord, FsType, MaxLoss, Mode, OnCongestion, OnPeerLoss, Role,
+    StartWhenPeerUnknown, TransitionKind, VerdictWord,
 };
 use drqm_core::{
     observed::{
         Device, FileSystem, Gate, Judged, Link, LinkState, Peer, RecoveryPointFacts, RefusalCode,
-        Sync, Transition, Volume,
+        SnapshotFacts, Sync, Transition, Volume,
     },
     validate::Valid,
 };
@@ -69,6 +69,12 @@ pub fn configure_request(valid: &Valid, tls: Option<&PairTls>) -> wire::Configur
             OnCongestion::Block => false,
             OnCongestion::PullAhead => true,
         },
+        snapshots: match valid.before_resync {
+            BeforeResync::Required => wire::SnapshotPolicy::Required,
+            BeforeResync::BestEffort => wire::SnapshotPolicy::BestEffort,
+            BeforeResync::Never => wire::SnapshotPolicy::Never,
+        }
+        .into(),
     }
 }
 
@@ -122,6 +128,12 @@ pub fn volume(state: wire::VolumeState, freshness: Freshness) -> Volume {
             bytes_per_second: sync.bytes_per_second,
             eta: time(sync.eta_unix_ms),
         }),
+        snapshot: state.snapshot.map(|snapshot| SnapshotFacts {
+            taken: time(snapshot.taken_unix_ms),
+            used_bytes: snapshot.used_bytes,
+            reverted_bytes: snapshot.reverting.then_some(snapshot.reverted_bytes),
+        }),
+        snapshot_error: text(state.snapshot_error),
         recovery_point: state.recovery_point.map(recovery_point),
         device: device(state.device.unwrap_or_default()),
         file_system: state.file_system.map(|fs| FileSystem {
@@ -158,6 +170,7 @@ pub const fn refusal_code(code: wire::RefusalCode) -> RefusalCode {
         wire::RefusalCode::TimedOut => RefusalCode::TimedOut,
         wire::RefusalCode::Busy => RefusalCode::Busy,
         wire::RefusalCode::DiskFailed => RefusalCode::DiskFailed,
+        wire::RefusalCode::Reverting => RefusalCode::Reverting,
     }
 }
 

@@ -12,8 +12,8 @@ use drqm_operator::certificates::control::ControlTls;
 use drqm_rpc::control::v1::{
     ConfigureRequest, Data, DeleteVolumeRequest, DeleteVolumeResponse, Device, Gate,
     GetNodeRequest, GetStateRequest, HealDeviceRequest, Link, LinkState, NodeState,
-    RecordVerdictRequest, Role, SetRoleRequest, SetRoleResponse, VolumeState, WatchEvent,
-    WatchRequest,
+    RecordVerdictRequest, RevertRequest, RevertResponse, Role, SetRoleRequest, SetRoleResponse,
+    VolumeState, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use futures::stream::{self, BoxStream, StreamExt};
@@ -155,6 +155,19 @@ impl Control for Replicator {
             volume.judged = request.into_inner().request;
         }
         self.volume()
+    }
+
+    async fn revert(&self, _: Request<RevertRequest>) -> Result<Response<RevertResponse>, Status> {
+        let mut held = self.0.lock().expect("not poisoned");
+        held.commands.push("Revert".to_owned());
+        if let Some(volume) = &mut held.volume {
+            volume.data = Data::Behind.into();
+        }
+        let state = held.volume.clone();
+        Ok(Response::new(RevertResponse {
+            refusal: None,
+            state,
+        }))
     }
 
     async fn delete_volume(

@@ -22,6 +22,12 @@ pub enum Command {
     RecordVerdict(JudgedRequest),
     /// Answer once the peer has said something newer than this command, or the link is down.
     Refresh,
+    /// Take an inconsistent copy back to its snapshot. Answered once that is sure to happen; the report
+    /// tells how far it is.
+    Revert {
+        /// The lineage that the order was given for.
+        expected_epoch: Epoch,
+    },
     /// Replace a dead device.
     HealDevice,
     /// Give up role and device, so that the files can be removed. The data stay as they are.
@@ -83,6 +89,9 @@ pub enum Refusal {
     /// The copy is the target of an unfinished synchronization.
     #[error("this copy is inconsistent: its synchronization did not finish")]
     NoConsistentData,
+    /// The copy is going back to its snapshot.
+    #[error("this copy is going back to its snapshot")]
+    Reverting,
     /// Both sides wrote; a person must choose.
     #[error("both sides have changed their data; a survivor must be chosen first")]
     SplitBrainUnresolved,

@@ -77,6 +77,41 @@ pub enum Effect {
         /// Whole blocks.
         data: Bytes,
     },
+    /// Empty the undo log and reserve room for so many bytes. Answered by [`crate::Event::UndoDone`].
+    MakeUndo {
+        /// Repeated in the answer.
+        job: JobId,
+        /// Bytes that will probably be written.
+        bytes: u64,
+    },
+    /// Write whole blocks of the undo log, durably. Answered by [`crate::Event::UndoDone`].
+    WriteUndo {
+        /// Repeated in the answer.
+        job: JobId,
+        /// Bytes from the start of the log; a multiple of 4096.
+        offset: u64,
+        /// Whole blocks.
+        data: Bytes,
+    },
+    /// Make durable whatever the undo log shows. Answered by [`crate::Event::UndoDone`].
+    FlushUndo {
+        /// Repeated in the answer.
+        job: JobId,
+    },
+    /// Read the undo log; zeros beyond its end. Answered by [`crate::Event::UndoRead`].
+    ReadUndo {
+        /// Repeated in the answer.
+        job: JobId,
+        /// Bytes from the start of the log; a multiple of 4096.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+    },
+    /// Empty the undo log and give its room back. Answered by [`crate::Event::UndoDone`].
+    DropUndo {
+        /// Repeated in the answer.
+        job: JobId,
+    },
     /// Bring the block device up at a private place (no link yet) and, if asked, make a file system
     /// on it. Reads and writes of the device arrive as guest requests from now on. Answered by
     /// [`crate::Event::DeviceOpened`].

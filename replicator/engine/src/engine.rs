@@ -24,7 +24,7 @@ use crate::command::{Command, Identity, Refusal};
 use crate::compare::SentCompletion;
 use crate::device::Device;
 use crate::event::{Event, IoError};
-use crate::ids::{CommandId, JobId, NodeId, ResyncId, RunId, Seq, SessionId, VolumeId};
+use crate::ids::{CommandId, JobId, NodeId, ResyncId, RunId, Seq, SessionId, SnapshotId, VolumeId};
 use crate::link::Link;
 use crate::marks::Marks;
 use crate::meta::codec::{Reader, Writer};
@@ -32,6 +32,7 @@ use crate::meta::{self, BITMAP, BITS_PER_PAGE, BLOCK, Kind, LABEL, RING_A, RING_
 use crate::replica::Replica;
 use crate::role::Role;
 use crate::settings::{CHUNK_SHIFT, Settings};
+use crate::snapshot::{Snapshots, UndoJob};
 use crate::superblock::{Superblock, Then};
 use crate::time::{Mono, Now};
 use crate::transition::Change;
@@ -76,6 +77,7 @@ pub(crate) enum Job {
         len: u64,
     },
     SourceFlush(ResyncId),
+    Undo(UndoJob),
     Superblock,
     SuperblockCopy,
     ActivityLog,
@@ -91,6 +93,10 @@ pub(crate) enum AfterFlush {
     Demote,
     Promote,
     Stop,
+    /// The copy is durable as it is: the snapshot may be what it will go back to.
+    Snapshot(SnapshotId),
+    /// The copy is back at its snapshot.
+    Revert,
 }
 
 /// What all pages being durable is waited for.
@@ -142,6 +148,7 @@ pub struct Engine {
     pub(crate) link: Link,
     pub(crate) guest: WritePath,
     pub(crate) replica: Replica,
+    pub(crate) snapshots: Snapshots,
     pub(crate) device: Device,
     pub(crate) change: Option<Change>,
     pub(crate) completion: Option<SentCompletion>,
@@ -237,6 +244,7 @@ impl Engine {
             link: Link::default(),
             guest: WritePath::default(),
             replica: Replica::load(raw, node),
+            snapshots: Snapshots::at_start(&sb, size),
             device: Device::at_start(&sb, &settings, now.mono),
             change: None,
             completion: None,
@@ -272,6 +280,9 @@ impl Engine {
         if self.sb.bits_void {
             self.store_pages(AfterPages::Voided);
         }
+        if !self.can_revert() && self.sb.snapshot.take().is_some() {
+            self.persist(Then::Nothing);
+        }
     }
 
     /// Who this half is.
@@ -289,6 +300,8 @@ impl Engine {
             Event::DataWritten { job, result } => self.data_written(job, result, out),
             Event::DataFlushed { job, result } => self.data_flushed(job, result, out),
             Event::MetaWritten { job, result } => self.meta_written(job, result, out),
+            Event::UndoRead { job, result } => self.undo_read(job, result, out),
+            Event::UndoDone { job, result } => self.undo_done(job, result, out),
             Event::DeviceOpened { result } => self.device_opened(result, out),
             Event::DevicePublished { result } => self.device_published(result),
             Event::DeviceClosed { result } => self.device_closed(result, out),
@@ -322,6 +335,7 @@ impl Engine {
         self.advance_writes(out);
         self.advance_replica(out);
         self.advance_resync(out);
+        self.advance_snapshot(out);
         self.write_pages(out);
         self.advance_activity(out);
         self.write_superblock(out);
@@ -386,6 +400,9 @@ impl Engine {
                 offset,
                 len,
             }) => self.chunk_read(resync, (offset, len), result, out),
+            Some(Job::Undo(UndoJob::Save(id, run))) => {
+                self.old_content_read((id, run), result, out)
+            }
             other => unreachable!("a read ended that was {other:?}"),
         }
     }
@@ -394,6 +411,7 @@ impl Engine {
         match self.jobs.remove(&id) {
             Some(Job::GuestWrite(seq)) => self.guest_written(id, seq, result, out),
             Some(Job::Apply(seq)) => self.applied(seq, result, out),
+            Some(Job::Undo(UndoJob::PutBack)) => self.put_back(result, out),
             other => unreachable!("a write ended that was {other:?}"),
         }
     }
@@ -413,9 +431,18 @@ impl Engine {
                 AfterFlush::Demote => self.store_pages(AfterPages::Demote),
                 AfterFlush::Promote => self.promotion_flushed(out),
                 AfterFlush::Stop => self.store_pages(AfterPages::Stop),
+                AfterFlush::Snapshot(id) => self.snapshot_taken(id),
+                AfterFlush::Revert => self.reverted(),
             },
             Some(Job::ReplicaFlush | Job::SourceFlush(_) | Job::Flush(_)) => {}
             other => unreachable!("a flush ended that was {other:?}"),
+        }
+    }
+
+    pub(crate) fn undo_job(&mut self, id: JobId) -> UndoJob {
+        match self.jobs.remove(&id) {
+            Some(Job::Undo(job)) => job,
+            other => unreachable!("an order to the undo log ended that was {other:?}"),
         }
     }
 
@@ -476,6 +503,7 @@ impl Engine {
                 self.persist(Then::Answer(id));
             }
             Command::Refresh => self.refresh(id, out),
+            Command::Revert { expected_epoch } => self.revert(id, expected_epoch, out),
             Command::HealDevice => self.heal_device(id, out),
             Command::Retire => self.retire(id, out),
         }

@@ -125,6 +125,21 @@ pub enum Event {
         /// Durable, or why not.
         result: Result<(), IoError>,
     },
+    /// A [`crate::Effect::ReadUndo`] ended.
+    UndoRead {
+        /// Which.
+        job: JobId,
+        /// Exactly the bytes asked for, or why not.
+        result: Result<Bytes, IoError>,
+    },
+    /// A [`crate::Effect::MakeUndo`], [`crate::Effect::WriteUndo`], [`crate::Effect::FlushUndo`] or
+    /// [`crate::Effect::DropUndo`] ended.
+    UndoDone {
+        /// Which.
+        job: JobId,
+        /// Done (and durable), or a sentence that says why not.
+        result: Result<(), String>,
+    },
     /// A [`crate::Effect::OpenDevice`] ended.
     DeviceOpened {
         /// The file system on it (the one just made, if one was asked for), or what went wrong.

@@ -57,6 +57,10 @@ wide_id!(
     ResyncId
 );
 wide_id!(
+    /// One snapshot of a copy.
+    SnapshotId
+);
+wide_id!(
     /// A command of the operator; the same command again has the same identifier.
     CommandId
 );

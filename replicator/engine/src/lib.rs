@@ -25,6 +25,7 @@ pub mod report;
 mod resync;
 pub mod role;
 pub mod settings;
+mod snapshot;
 mod status;
 mod superblock;
 pub mod time;

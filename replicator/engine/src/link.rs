@@ -272,6 +272,8 @@ impl Engine {
         });
         if self.stopping || self.fault.is_some() {
             self.close_session("this replicator stops", out);
+        } else if self.is_reverting() {
+            self.close_session("this copy goes back to its snapshot", out);
         }
     }
 

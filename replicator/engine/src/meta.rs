@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Position = 3,
     ActivityLog = 4,
     Bitmap = 5,
+    /// Not among the metadata: a record of the undo log.
+    Undo = 6,
 }
 
 pub(crate) const LABEL: u64 = 0;
@@ -86,7 +88,16 @@ pub(crate) fn unseal(
     block: u64,
 ) -> Option<(u64, &[u8])> {
     let start = usize::try_from(block).ok()?.checked_mul(BLOCK)?;
-    let raw = meta.get(start..start + BLOCK)?;
+    unseal_block(meta.get(start..start + BLOCK)?, kind, node, block)
+}
+
+/// The sequence number and body of a block that was read at the address `block`, if it is valid there.
+pub(crate) fn unseal_block(
+    raw: &[u8],
+    kind: Kind,
+    node: Option<NodeId>,
+    block: u64,
+) -> Option<(u64, &[u8])> {
     let word = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().expect("eight bytes"));
     let half = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().expect("four bytes"));
     let crc = crc32c::crc32c_append(

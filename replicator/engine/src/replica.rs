@@ -84,6 +84,8 @@ pub(crate) struct Replica {
     /// The copy is what the stream says: joined in order, or adopted. Until then the recovery point
     /// stays where it was.
     trusted: bool,
+    /// Nothing more of this stream is applied: its session is closed.
+    abandoned: bool,
     /// A final position must be written although nothing was applied since the last.
     record_due: bool,
 }
@@ -114,8 +116,20 @@ impl Replica {
             epoch: Epoch::NONE,
             run: RunId::NONE,
             trusted: false,
+            abandoned: false,
             record_due: false,
         }
+    }
+
+    /// What has not been begun is left; what has been ends.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.incoming.retain(|_, e| e.progress == Progress::Started);
+    }
+
+    /// Whether nothing of the stream is being written, or waits for that.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.incoming.is_empty()
     }
 
     /// Whether everything received is applied, durable and recorded.
@@ -131,6 +145,7 @@ impl Replica {
         self.epoch = epoch;
         self.run = run;
         self.trusted = trusted;
+        self.abandoned = false;
         // What is on its way to disk speaks of the stream before: it moves no frontier of this one.
         if let Durability::Flushing { upto, .. } | Durability::Recording { upto } =
             &mut self.durability
@@ -311,6 +326,7 @@ impl Engine {
                 && !unfinished
                     .iter()
                     .any(|(o, l)| *o < offset + len && offset < o + l)
+                && self.snapshots.allow(offset, len)
             {
                 entry.progress = Progress::Started;
                 ready.push((*seq, entry.write.payload.clone(), entry.write.fua));
@@ -345,7 +361,9 @@ impl Engine {
         if let Err(e) = result {
             return self.fail(&format!("write of the data: {e}"), out);
         }
-        if let Some(entry) = self.replica.incoming.get_mut(&seq) {
+        if self.replica.abandoned {
+            self.replica.incoming.remove(&seq);
+        } else if let Some(entry) = self.replica.incoming.get_mut(&seq) {
             entry.progress = Progress::Done;
         }
         self.move_frontier();

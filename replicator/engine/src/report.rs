@@ -83,6 +83,17 @@ pub struct SyncReport {
     pub started: Mono,
 }
 
+/// The state of a copy from before its resync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotReport {
+    /// When it was taken, by the local clock.
+    pub taken: Wall,
+    /// Bytes that it takes.
+    pub used: u64,
+    /// While the copy goes back to it: bytes done, of `used`.
+    pub reverted: Option<u64>,
+}
+
 /// How a role change went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransitionKind {
@@ -161,6 +172,10 @@ pub struct Report {
     pub out_of_sync_bytes: u64,
     /// Running resync.
     pub sync: Option<SyncReport>,
+    /// What the copy would go back to at a promotion now.
+    pub snapshot: Option<SnapshotReport>,
+    /// Why there is none, or why it is of no use.
+    pub snapshot_error: String,
     /// Recovery point, of a copy that has received something.
     pub recovery: Option<RecoveryReport>,
     /// Device.

@@ -146,6 +146,8 @@ impl Source {
 pub(crate) struct Target {
     extent: Extent,
     id: Option<ResyncId>,
+    /// The mark is on its way to disk.
+    marking: bool,
     began: bool,
     stored: bool,
     total: u64,
@@ -160,6 +162,7 @@ impl Target {
         Self {
             extent,
             id: None,
+            marking: false,
             began: false,
             stored: extent == Extent::Log,
             total: 0,
@@ -544,12 +547,36 @@ impl Engine {
         t.id = Some(id);
         t.total = total;
         t.started = now;
+        Ok(())
+    }
+
+    /// The resync that waits for the copy to be marked.
+    pub(crate) fn resync_to_mark(&self) -> Option<ResyncId> {
+        match self.link.join() {
+            Some(Join::Target(t)) if !t.marking => t.id,
+            Some(
+                Join::Idle
+                | Join::InOrder
+                | Join::Ahead
+                | Join::Behind
+                | Join::Source(_)
+                | Join::Target(_)
+                | Join::Blocked(_),
+            )
+            | None => None,
+        }
+    }
+
+    /// From now on the copy is something between two states.
+    pub(crate) fn mark_inconsistent(&mut self, id: ResyncId) {
+        if let Some(t) = self.target() {
+            t.marking = true;
+        }
         if self.sb.disk == Disk::Consistent {
             self.sb.disk = Disk::Inconsistent;
         }
         self.sb.sealed = false;
         self.persist(Then::ResyncReady(id));
-        Ok(())
     }
 
     pub(crate) fn resync_marked(&mut self, id: ResyncId, out: &mut Vec<Effect>) {
@@ -614,6 +641,7 @@ impl Engine {
         self.sb.crashed_tail_bytes = tail;
         self.forget_completion();
         self.replica.epoch = self.sb.head();
+        self.snapshot_served();
         // Where nothing was copied, the position is the completion's.
         self.replica.anchor(seq);
         self.persist(Then::Adopted(id));
@@ -635,7 +663,7 @@ impl Engine {
 }
 
 /// Whether all bytes are zero; looks at many at a time.
-fn is_zero(data: &[u8]) -> bool {
+pub(crate) fn is_zero(data: &[u8]) -> bool {
     data.chunks(256)
         .all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
 }

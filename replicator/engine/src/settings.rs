@@ -55,6 +55,18 @@ pub enum OnCongestion {
     PullAhead,
 }
 
+/// What a copy keeps of itself before a resync makes it inconsistent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SnapshotPolicy {
+    /// No snapshot, no resync.
+    #[default]
+    Required,
+    /// A resync goes on without, if there is no room.
+    BestEffort,
+    /// None is taken.
+    Never,
+}
+
 /// Configuration of one volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -74,6 +86,8 @@ pub struct Settings {
     pub on_peer_loss: OnPeerLoss,
     /// When the peer is slow.
     pub on_congestion: OnCongestion,
+    /// Before a resync changes the copy.
+    pub snapshots: SnapshotPolicy,
     /// Bytes of writes on their way to the peer; [`WINDOW_BYTES`] at most.
     pub window_bytes: u64,
     /// Bytes of writes kept for a peer that is away; at most the window. More becomes dirty bits.

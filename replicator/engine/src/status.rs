@@ -23,6 +23,8 @@ pub(crate) struct Digest {
     changing: bool,
     format_blocked: u64,
     suspended: bool,
+    reverting: bool,
+    snapshot_error: String,
     mode: crate::settings::Mode,
 }
 
@@ -35,6 +37,7 @@ impl Engine {
         match self.sb.disk {
             Disk::Empty => return Data::Empty,
             Disk::Inconsistent if self.link.is_target() => return Data::Syncing,
+            Disk::Inconsistent if self.can_revert() => return Data::InconsistentSnap,
             Disk::Inconsistent => return Data::InconsistentNoSnap,
             Disk::Consistent => {}
         }
@@ -130,6 +133,8 @@ impl Engine {
             changing: self.change.is_some(),
             format_blocked: self.device.format_blocked,
             suspended: self.is_suspended(),
+            reverting: self.is_reverting(),
+            snapshot_error: self.snapshots.error.clone(),
             mode: self.stated_mode(),
         }
     }
@@ -169,6 +174,8 @@ impl Engine {
                 total: c.total.min(self.identity.size),
                 started: c.started,
             }),
+            snapshot: self.snapshot_report(),
+            snapshot_error: self.snapshots.error.clone(),
             recovery: self.recovery_report(),
             gate: self.gate(),
             device_error: self.device.error.clone(),

@@ -9,10 +9,11 @@
 use crate::command::JudgedRequest;
 use crate::compare::{Disk, Grant};
 use crate::event::{FsKind, FsSignature};
-use crate::ids::{CommandId, Epoch, NodeId, Position, ResyncId, RunId, Seq, VolumeId};
+use crate::ids::{CommandId, Epoch, NodeId, Position, ResyncId, RunId, Seq, SnapshotId, VolumeId};
 use crate::meta::codec::{Reader, Writer};
 use crate::report::{RecoveryReport, Transition, TransitionKind};
 use crate::role::Role;
+use crate::snapshot::{Snapshot, Stage};
 use crate::time::Wall;
 
 /// Entries of a lineage; more means that the bits cannot be trusted to reach back.
@@ -47,6 +48,7 @@ pub(crate) struct Superblock {
     pub(crate) last_command: CommandId,
     pub(crate) judged: Option<JudgedRequest>,
     pub(crate) transition: Option<Transition>,
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 impl Superblock {
@@ -128,6 +130,12 @@ impl Superblock {
                 encode_recovery(&mut w, r);
             }
         }
+        w.flag(self.snapshot.is_some());
+        if let Some(s) = &self.snapshot {
+            w.wide(s.id.0)
+                .byte(stage_code(s.stage))
+                .word(s.taken.0 as u64);
+        }
         w.0
     }
 
@@ -195,6 +203,13 @@ impl Superblock {
                 } else {
                     None
                 },
+            });
+        }
+        if r.flag()? {
+            s.snapshot = Some(Snapshot {
+                id: SnapshotId(r.wide()?),
+                stage: stage(r.byte()?)?,
+                taken: Wall(r.word()? as i64),
             });
         }
         Some(s)
@@ -279,6 +294,20 @@ fn transition(code: u8) -> Option<TransitionKind> {
         .copied()
 }
 
+const fn stage_code(stage: Stage) -> u8 {
+    match stage {
+        Stage::Creating => 0,
+        Stage::Held => 1,
+        Stage::Reverting => 2,
+    }
+}
+
+fn stage(code: u8) -> Option<Stage> {
+    [Stage::Creating, Stage::Held, Stage::Reverting]
+        .get(usize::from(code))
+        .copied()
+}
+
 /// What follows when a change of the superblock is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
@@ -308,6 +337,10 @@ pub(crate) enum Then {
     SendDecision,
     /// The file system is recorded: publish the device.
     PublishDevice,
+    /// A snapshot is intended: make it.
+    MakeSnapshot(SnapshotId),
+    /// No snapshot is held any more: give its room back.
+    SnapshotGone,
     /// Everything for a stop is recorded.
     Stop,
 }
@@ -368,6 +401,11 @@ mod tests {
                 started: Wall(1),
                 finished: Wall(2),
                 recovery: Some(RecoveryReport::default()),
+            }),
+            snapshot: Some(Snapshot {
+                id: SnapshotId(13),
+                stage: Stage::Reverting,
+                taken: Wall(14),
             }),
         };
         let body = full.encode();

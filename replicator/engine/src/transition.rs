@@ -192,6 +192,7 @@ impl Engine {
             match self.sb.disk {
                 Disk::Empty => return Err(Refusal::NeverSynchronized),
                 Disk::Inconsistent if self.link.is_target() => return Err(Refusal::SyncInProgress),
+                Disk::Inconsistent if self.is_reverting() => return Err(Refusal::Reverting),
                 Disk::Inconsistent => return Err(Refusal::NoConsistentData),
                 Disk::Consistent => {}
             }

@@ -35,6 +35,8 @@ mod scripted_log;
 mod scripted_modes;
 #[path = "pair_sim/scripted_policies.rs"]
 mod scripted_policies;
+#[path = "pair_sim/scripted_snapshot.rs"]
+mod scripted_snapshot;
 #[path = "pair_sim/world.rs"]
 mod world;
 

@@ -5,7 +5,7 @@
 pub use crate::control::v1::RefusalCode;
 
 /// Every code that means something, for tables and tests.
-pub const ALL: [RefusalCode; 14] = [
+pub const ALL: [RefusalCode; 15] = [
     RefusalCode::PeerIsPrimary,
     RefusalCode::StaleEpoch,
     RefusalCode::StaleRequest,
@@ -20,6 +20,7 @@ pub const ALL: [RefusalCode; 14] = [
     RefusalCode::TimedOut,
     RefusalCode::Busy,
     RefusalCode::DiskFailed,
+    RefusalCode::Reverting,
 ];
 
 /// The word for status and logs.
@@ -41,6 +42,7 @@ pub const fn word(code: RefusalCode) -> &'static str {
         RefusalCode::TimedOut => "TimedOut",
         RefusalCode::Busy => "Busy",
         RefusalCode::DiskFailed => "DiskFailed",
+        RefusalCode::Reverting => "Reverting",
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use drqm_rpc::control::v1 as pb;
 
 use crate::pool::config::{
-    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, TlsConfig, VolumeConfig,
+    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, Snapshots, TlsConfig, VolumeConfig,
 };
 
 /// Sizes are whole pages.
@@ -63,6 +63,11 @@ pub(crate) fn config(
         .copied()
         .chain(local_address)
         .collect();
+    let snapshots = match request.snapshots() {
+        pb::SnapshotPolicy::Unspecified | pb::SnapshotPolicy::Required => Snapshots::Required,
+        pb::SnapshotPolicy::BestEffort => Snapshots::BestEffort,
+        pb::SnapshotPolicy::Never => Snapshots::Never,
+    };
     let peer = request.peer.map(|p| peer(p, &own, port)).transpose()?;
     let tls = request.tls.map(tls).transpose()?;
     if peer.is_some() && tls.is_none() {
@@ -86,6 +91,7 @@ pub(crate) fn config(
         hold_when_peer_unknown: request.start_hold_when_peer_unknown,
         suspend_io_on_peer_loss: request.suspend_io_on_peer_loss,
         pull_ahead_on_congestion: request.pull_ahead_on_congestion,
+        snapshots,
     })
 }
 

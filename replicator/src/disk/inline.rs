@@ -9,7 +9,7 @@ use drqm_engine::Event;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::calls::{perform, perform_meta};
-use super::{Disk, DiskJob, MetaJob};
+use super::{Disk, DiskJob, MetaJob, UndoJob, undo};
 use crate::pool::VolumeFiles;
 
 /// The files of one volume; the channel of the answers ends when this is dropped.
@@ -47,6 +47,10 @@ impl Disk for InlineDisk {
         for event in perform_meta(&self.files, [job]) {
             let _ = self.answers.send(event);
         }
+    }
+
+    fn undo(&mut self, job: UndoJob) {
+        let _ = self.answers.send(undo::perform(&self.files.undo, job));
     }
 
     fn has_queued(&self) -> bool {

@@ -10,7 +10,7 @@ use drqm_engine::Event;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::calls::{perform, perform_meta};
-use super::{Disk, DiskJob, MetaJob};
+use super::{Disk, DiskJob, MetaJob, UndoJob, undo};
 use crate::pool::VolumeFiles;
 
 /// Data threads of a volume: enough that a flush does not stand in the way of reads and writes.
@@ -21,6 +21,7 @@ const DATA_THREADS: usize = 4;
 pub(crate) struct ThreadDisk {
     data: Arc<Queue<DiskJob>>,
     meta: Arc<Queue<MetaJob>>,
+    undo: Arc<Queue<UndoJob>>,
 }
 
 struct Queue<J> {
@@ -39,7 +40,8 @@ impl ThreadDisk {
     pub(crate) fn start(files: VolumeFiles, answers: UnboundedSender<Event>) -> io::Result<Self> {
         let files = Arc::new(files);
         let (data, meta) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
-        let disk = Self { data, meta };
+        let undo = Arc::new(Queue::new());
+        let disk = Self { data, meta, undo };
         for number in 0..DATA_THREADS {
             let (files, queue, answers) = (files.clone(), disk.data.clone(), answers.clone());
             spawn(format!("disk-{number}"), move || {
@@ -51,7 +53,15 @@ impl ThreadDisk {
                 drop(answers);
             })?;
         }
-        let (queue, answers) = (disk.meta.clone(), answers.clone());
+        let (shared, queue, told) = (files.clone(), disk.undo.clone(), answers.clone());
+        spawn("disk-undo".to_owned(), move || {
+            while let Some(job) = queue.next() {
+                let _ = told.send(undo::perform(&shared.undo, job));
+            }
+            drop(shared);
+            drop(told);
+        })?;
+        let queue = disk.meta.clone();
         spawn("disk-meta".to_owned(), move || {
             while let Some(jobs) = queue.all() {
                 for event in perform_meta(&files, jobs) {
@@ -73,17 +83,22 @@ impl Disk for ThreadDisk {
     fn write_meta(&mut self, job: MetaJob) {
         self.meta.push(job);
     }
+
+    fn undo(&mut self, job: UndoJob) {
+        self.undo.push(job);
+    }
 }
 
 impl Drop for ThreadDisk {
     fn drop(&mut self) {
         self.data.close();
         self.meta.close();
+        self.undo.close();
     }
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // Small stacks: nothing here recurses, and a volume has five of them.
+    // Small stacks: nothing here recurses, and a volume has six of them.
     std::thread::Builder::new()
         .name(name)
         .stack_size(128 << 10)

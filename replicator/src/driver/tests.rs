@@ -16,6 +16,7 @@ struct SilentDisk;
 impl Disk for SilentDisk {
     fn submit(&mut self, _: DiskJob) {}
     fn write_meta(&mut self, _: MetaJob) {}
+    fn undo(&mut self, _: UndoJob) {}
 }
 
 struct Volume {

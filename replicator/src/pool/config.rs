@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use drqm_engine::event::FsKind;
 use drqm_engine::settings::{
-    Mode, OnCongestion, OnPeerLoss, Settings, WINDOW_BYTES, WhenPeerUnknown,
+    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, WINDOW_BYTES, WhenPeerUnknown,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub(crate) struct VolumeConfig {
     pub(crate) suspend_io_on_peer_loss: bool,
     #[serde(default)]
     pub(crate) pull_ahead_on_congestion: bool,
+    #[serde(default)]
+    pub(crate) snapshots: Snapshots,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,16 @@ pub(crate) enum ReplicationMode {
     Asynchronous,
     FlushSynchronous,
     Synchronous,
+}
+
+/// What a copy keeps of itself before a synchronization.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Snapshots {
+    #[default]
+    Required,
+    BestEffort,
+    Never,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +118,11 @@ impl VolumeConfig {
                 OnCongestion::PullAhead
             } else {
                 OnCongestion::Block
+            },
+            snapshots: match self.snapshots {
+                Snapshots::Required => SnapshotPolicy::Required,
+                Snapshots::BestEffort => SnapshotPolicy::BestEffort,
+                Snapshots::Never => SnapshotPolicy::Never,
             },
             window_bytes: WINDOW_BYTES,
             log_bytes: WINDOW_BYTES,

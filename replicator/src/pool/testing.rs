@@ -1,6 +1,6 @@
 //! Volumes in a temporary directory, for tests.
 
-use super::config::{CONFIG_VERSION, Fs, ReplicationMode, VolumeConfig};
+use super::config::{CONFIG_VERSION, Fs, ReplicationMode, Snapshots, VolumeConfig};
 use super::{FilePool, NewVolume, VolumeFiles, VolumeKey};
 
 pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
@@ -19,6 +19,7 @@ pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
         hold_when_peer_unknown: false,
         suspend_io_on_peer_loss: false,
         pull_ahead_on_congestion: false,
+        snapshots: Snapshots::default(),
     }
 }
 

@@ -259,6 +259,17 @@ impl Site {
             .refusal
     }
 
+    /// Orders the copy back to its snapshot.
+    pub(crate) async fn revert(&mut self, epoch: &str) -> Option<pb::Refusal> {
+        let request = pb::RevertRequest {
+            volume: volume(),
+            command_id: "revert".into(),
+            expected_epoch: epoch.into(),
+        };
+        let client = self.client.as_mut().unwrap();
+        client.revert(request).await.unwrap().into_inner().refusal
+    }
+
     pub(crate) async fn delete(&mut self, erase: bool) -> Option<pb::Refusal> {
         let request = pb::DeleteVolumeRequest {
             volume: volume(),
@@ -404,12 +415,16 @@ pub(crate) fn with_leaf(
 
 /// A pair whose first half is Primary with an open device, and whose second is in sync.
 pub(crate) async fn pair_in_sync(ca: &Ca) -> (Site, Site) {
+    pair_in_sync_of(ca, 64 << 20).await
+}
+
+pub(crate) async fn pair_in_sync_of(ca: &Ca, size: u64) -> (Site, Site) {
     let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
     let (one_port, two_port) = (one.replication, two.replication);
-    one.configure(with_peer(request(64 << 20, "ext4"), ca, two_port))
+    one.configure(with_peer(request(size, "ext4"), ca, two_port))
         .await
         .unwrap();
-    two.configure(with_peer(request(64 << 20, "ext4"), ca, one_port))
+    two.configure(with_peer(request(size, "ext4"), ca, one_port))
         .await
         .unwrap();
     for site in [&mut one, &mut two] {

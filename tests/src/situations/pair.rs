@@ -143,7 +143,7 @@ pub(super) fn uuid(world: &World, side: &Side) -> Result<String> {
 }
 
 /// Runs a script with `$M`, where the queue manager's file system is mounted on its node.
-fn on_volume(world: &World, side: &Side, script: &str) -> Result<String> {
+pub(super) fn on_volume(world: &World, side: &Side, script: &str) -> Result<String> {
     let host = side.host.context("a host of the lab")?;
     let script = format!(
         "d=$(readlink -f {}) && M=$(findmnt -rn -S $d -o TARGET | head -n 1) && [ -n \"$M\" ] && {script}",

@@ -46,6 +46,9 @@ pub struct DrQueueManagerStatus {
     /// What this copy was worth when it was last in touch with the Primary. Absent while in step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_point: Option<RecoveryPoint>,
+    /// What an inconsistent copy was before its synchronization, and would go back to at a promotion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotState>,
     /// The identity of the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<EpochState>,
@@ -208,6 +211,9 @@ pub struct DrState {
     /// Progress of a synchronization, with two decimals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_progress_percent: Option<String>,
+    /// How far the copy is on its way back to its snapshot, with two decimals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_reversion_percent: Option<String>,
     /// Which way a synchronization goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_direction: Option<SyncDirection>,
@@ -234,6 +240,8 @@ pub enum DrStatusWord {
     RemoteUnconfigured,
     /// The link was lost in the middle of a synchronization.
     Inconsistent,
+    /// A promotion is under way, and the copy goes back to what it was before the synchronization.
+    RevertingToSnapshot,
     /// Both sides changed data on their own.
     Partitioned,
     /// Both sides are Secondary.
@@ -313,6 +321,18 @@ pub struct RecoveryPoint {
     /// The epoch it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
+}
+
+/// A snapshot that is held.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotState {
+    /// When it was taken, by this side's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Time>,
+    /// Bytes that it takes in the pool.
+    #[serde(default)]
+    pub used_bytes: i64,
 }
 
 /// The identity of the data.

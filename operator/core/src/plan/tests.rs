@@ -4,7 +4,7 @@ use drqm_api::v1alpha1::{DrQueueManagerStatus, EpochState};
 
 use super::*;
 use crate::desired::Child;
-use crate::observed::{Configuration, Keys, PodFacts, PodFailure, StatefulSetFacts};
+use crate::observed::{Configuration, Keys, PodFacts, PodFailure, SnapshotFacts, StatefulSetFacts};
 use crate::testing::{judged, now, observed, valid, volume};
 use Role::{Primary, Secondary};
 
@@ -212,6 +212,48 @@ fn a_promotion_is_stored_then_carried_out() {
         planned(&seen).step,
         "the same request is the same command"
     );
+}
+
+#[test]
+fn an_inconsistent_copy_goes_back_and_is_promoted_then() {
+    let mut seen = standby();
+    seen.object.spec.role = Primary;
+    change(&mut seen, |volume| {
+        volume.data = DataWord::InconsistentSnap;
+        volume.link.state = LinkState::Down;
+        volume.snapshot = Some(SnapshotFacts {
+            taken: None,
+            used_bytes: 100,
+            reverted_bytes: None,
+        });
+    });
+    let first = planned(&seen);
+    let Some(ControlStep::RecordVerdict { request }) = step(&first) else {
+        panic!("{:?}", first.step)
+    };
+    assert_eq!(request.reason, reason::REVERT_THEN_PROMOTE);
+    change(&mut seen, |volume| volume.judged = Some(request.clone()));
+    let back = planned(&seen).step.expect("an order");
+    assert!(matches!(back.step, ControlStep::Revert { .. }), "{back:?}");
+    // While it goes back there is nothing to order, and it is looked at often.
+    change(&mut seen, |volume| {
+        volume.snapshot.as_mut().expect("set").reverted_bytes = Some(10);
+        volume.link.state = LinkState::Connecting;
+    });
+    let waits = planned(&seen);
+    assert_eq!((waits.step, waits.recheck_after.as_secs()), (None, 1));
+    change(&mut seen, |volume| {
+        volume.data = DataWord::Behind;
+        volume.snapshot = None;
+        volume.link.state = LinkState::Down;
+    });
+    let Some(ControlStep::RecordVerdict { request }) = step(&planned(&seen)).cloned() else {
+        panic!("the verdict is another one now")
+    };
+    change(&mut seen, |volume| volume.judged = Some(request));
+    let last = planned(&seen).step.expect("an order");
+    assert!(matches!(last.step, ControlStep::Promote { .. }), "{last:?}");
+    assert_ne!(last.id, back.id);
 }
 
 #[test]

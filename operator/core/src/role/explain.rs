@@ -96,9 +96,9 @@ fn promotion(why: &str, names: Names<'_>) -> Option<String> {
         reason::NO_CONSISTENT_DATA => {
             "a synchronization was interrupted and no consistent copy exists here; restore the link and let it finish".to_owned()
         }
-        reason::NOT_SUPPORTED_YET => {
-            "the copy here is inconsistent, and going back to its snapshot is not supported yet; restore the link and let the synchronization finish".to_owned()
-        }
+        reason::REVERT_THEN_PROMOTE => format!(
+            "{peer} cannot be reached and the copy here is inconsistent: it goes back to its snapshot, is promoted, and then says in status.lastTransition.recoveryPoint how old that is"
+        ),
         reason::SPLIT_BRAIN_UNRESOLVED => format!(
             "this side and {peer} changed data on their own; choose a survivor first: delete the other side's object and create it as Secondary"
         ),

@@ -277,6 +277,12 @@ fn in_sync(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
         return unknown(facts.silence());
     };
+    if let Some(error) = &volume.snapshot_error {
+        return bad(
+            reason::SNAPSHOT_FAILED,
+            format!("before the next synchronization: {error}"),
+        );
+    }
     match (volume.data, volume.link.state) {
         (DataWord::Diverged, _) => bad(reason::PARTITIONED, "both sides changed data on their own"),
         (DataWord::Failed, _) => bad(reason::IO_ERROR, "the disk or its metadata failed"),
@@ -319,6 +325,10 @@ fn consistent(facts: &Facts<'_>) -> State {
             reason::CONSISTENT,
             "the copy here is the image of one instant",
         ),
+        DataWord::InconsistentSnap if volume.is_reverting() => bad(
+            reason::REVERTING,
+            "the copy goes back to what it was before the synchronization",
+        ),
         DataWord::InconsistentSnap => bad(
             reason::SNAPSHOT_AVAILABLE,
             "inconsistent, with a snapshot from before",
@@ -339,7 +349,7 @@ fn promotable(facts: &Facts<'_>) -> State {
     if volume.role == Role::Primary {
         return good(reason::ALREADY_PRIMARY, "this side is Primary");
     }
-    let row = role::within_abilities(role::table(role::situation(Role::Primary, volume)));
+    let row = role::table(role::situation(Role::Primary, volume));
     let peer = facts
         .seen
         .object
@@ -352,6 +362,14 @@ fn promotable(facts: &Facts<'_>) -> State {
     match (row.verdict, row.loss(), when_unknown) {
         (VerdictWord::Proceed, MaxLoss::None, _) => {
             good(reason::LOSS_FREE, "a promotion now would lose nothing")
+        }
+        (VerdictWord::Proceed, MaxLoss::Possible, PromoteWhenPeerUnknown::Allow)
+            if row.reason == reason::REVERT_THEN_PROMOTE =>
+        {
+            good(
+                reason::NEEDS_REVERT,
+                "a promotion now goes back to status.snapshot first, and may lose what came after; see status.recoveryPoint",
+            )
         }
         (VerdictWord::Proceed, MaxLoss::Possible, PromoteWhenPeerUnknown::Allow) => good(
             reason::LOSS_POSSIBLE,
@@ -366,10 +384,6 @@ fn promotable(facts: &Facts<'_>) -> State {
                     verdict: VerdictWord::Refuse,
                 },
             ),
-        ),
-        (verdict, _, _) if row.reason == reason::NOT_SUPPORTED_YET => bad(
-            reason::NEEDS_REVERT,
-            explain(row.reason, Names { peer, verdict }),
         ),
         (verdict, _, _) => bad(row.reason, explain(row.reason, Names { peer, verdict })),
     }

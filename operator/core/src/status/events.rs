@@ -179,6 +179,18 @@ fn pair(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> Option<EventF
         (Dr::SynchronizationInProgress, Dr::Normal | Dr::Inactive | Dr::CatchingUp) => {
             Some(event(false, "SyncFinished", replicate, "a synchronization is finished".to_owned()))
         }
+        (_, Dr::RevertingToSnapshot) => Some(event(
+            false,
+            "RevertStarted",
+            replicate,
+            "the copy goes back to what it was before the synchronization".to_owned(),
+        )),
+        (Dr::RevertingToSnapshot, _) => Some(event(
+            false,
+            "RevertFinished",
+            replicate,
+            "the copy is what it was before the synchronization".to_owned(),
+        )),
         (Dr::SynchronizationInProgress, Dr::Inconsistent | Dr::RemoteUnavailable) => Some(event(
             true,
             "SyncInterrupted",
@@ -238,6 +250,7 @@ fn trouble(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> Vec<EventF
     };
     let watched = [
         condition::READY,
+        condition::IN_SYNC,
         condition::STORAGE_HEALTHY,
         condition::CERTIFICATES_VALID,
     ];
@@ -246,6 +259,10 @@ fn trouble(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> Vec<EventF
         let Some((status, why)) = reason_of(new, type_) else {
             continue;
         };
+        // Being out of step has Events of its own.
+        if type_ == condition::IN_SYNC && why != reason::SNAPSHOT_FAILED {
+            continue;
+        }
         let changed = reason_of(old, type_).is_none_or(|(_, before)| before != why);
         if status == "False" && changed && is_trouble(&why) {
             let message = message(new, type_).unwrap_or_default();

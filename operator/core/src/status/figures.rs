@@ -9,8 +9,8 @@ use drqm_api::live::LiveState;
 use drqm_api::names;
 use drqm_api::v1alpha1::{
     DataWord, DrQueueManager, DrQueueManagerStatus, DrState, DrStatusWord, EffectiveRole,
-    EpochState, FileSystemState, LinkWord, PeerState, RecoveryPoint, Role, SyncDirection,
-    TransitionState, VolumeStatus,
+    EpochState, FileSystemState, LinkWord, PeerState, RecoveryPoint, Role, SnapshotState,
+    SyncDirection, TransitionState, VolumeStatus,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -85,6 +85,12 @@ pub(super) fn dr(
     if dr.status == DrStatusWord::Normal && volume.peer_is_behind() {
         dr.status = DrStatusWord::CatchingUp;
     }
+    if let Some(snapshot) = volume.snapshot
+        && let Some(done) = snapshot.reverted_bytes
+    {
+        dr.status = DrStatusWord::RevertingToSnapshot;
+        dr.snapshot_reversion_percent = Some(names::progress(done, snapshot.used_bytes));
+    }
     dr.effective_type = Some(volume.effective_mode);
     dr.current_remote_address = volume
         .link
@@ -129,6 +135,13 @@ fn recovery_point(facts: &RecoveryPointFacts) -> RecoveryPoint {
         last_in_sync_time: facts.last_in_sync.map(time),
         epoch: Some(facts.epoch.clone()).filter(|epoch| !epoch.is_empty()),
     }
+}
+
+pub(super) fn snapshot(volume: &Volume) -> Option<SnapshotState> {
+    volume.snapshot.map(|snapshot| SnapshotState {
+        taken_at: snapshot.taken.map(time),
+        used_bytes: signed(snapshot.used_bytes),
+    })
 }
 
 pub(super) fn epoch(volume: &Volume) -> Option<EpochState> {
@@ -240,6 +253,11 @@ pub(super) fn with_live_figures_of(
         &old.queue_manager.memory_bytes,
     );
     keep(&mut status.recovery_point, &old.recovery_point);
+    keep(&mut status.snapshot, &old.snapshot);
+    keep(
+        &mut status.dr.snapshot_reversion_percent,
+        &old.dr.snapshot_reversion_percent,
+    );
     status
 }
 
@@ -252,10 +270,10 @@ fn keep<T: Clone>(new: &mut Option<T>, old: &Option<T>) {
 /// Whether a figure that people act on moved by 5 %.
 pub(super) fn moved_a_step(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> bool {
     let progress = |status: &DrQueueManagerStatus| {
-        status
-            .dr
-            .sync_progress_percent
+        let dr = &status.dr;
+        dr.sync_progress_percent
             .as_ref()
+            .or(dr.snapshot_reversion_percent.as_ref())
             .and_then(|text| text.parse::<f64>().ok())
     };
     let progressed = match (progress(old), progress(new)) {

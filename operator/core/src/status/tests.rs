@@ -4,7 +4,7 @@ use drqm_api::conditions::condition;
 use drqm_api::v1alpha1::{DataWord, DrStatusWord, LinkWord, TransitionKind};
 
 use super::*;
-use crate::observed::{LinkState, RecoveryPointFacts, Sync, Transition};
+use crate::observed::{LinkState, RecoveryPointFacts, SnapshotFacts, Sync, Transition};
 use crate::outcome::{ErrorClass, StepFailure};
 use crate::plan::plan;
 use crate::testing::{judged, now, observed, seconds_ago, valid, volume};
@@ -299,6 +299,75 @@ fn times_of_conditions_move_only_when_the_status_flips() {
     };
     assert_eq!(time(condition::READY), now());
     assert_eq!(time(condition::PEER_CONNECTED), later);
+}
+
+#[test]
+fn a_copy_that_goes_back_to_its_snapshot_says_how_far_it_is() {
+    let mut seen = standby();
+    first(&mut seen);
+    let held = |reverted_bytes| SnapshotFacts {
+        taken: Some(seconds_ago(60)),
+        used_bytes: 4 << 20,
+        reverted_bytes,
+    };
+    edit(&mut seen, |volume| {
+        volume.link.state = LinkState::Down;
+        volume.data = DataWord::InconsistentSnap;
+        volume.snapshot = Some(held(None));
+    });
+    let publication = published(&seen);
+    let status = publication.status.expect("changed");
+    assert_eq!(status.dr.status, DrStatusWord::Inconsistent);
+    let snapshot = status.snapshot.clone().expect("shown");
+    assert_eq!(
+        (snapshot.taken_at, snapshot.used_bytes),
+        (Some(Time(seconds_ago(60))), 4 << 20)
+    );
+    let promotable = condition_of(&status, condition::PROMOTABLE);
+    assert_eq!(promotable, ("True", reason::NEEDS_REVERT));
+    seen.object.status = Some(status);
+
+    edit(&mut seen, |volume| {
+        volume.snapshot = Some(held(Some(1 << 20)))
+    });
+    let publication = published(&seen);
+    assert_eq!(reasons(&publication.events), ["RevertStarted"]);
+    let status = publication.status.expect("changed");
+    assert_eq!(status.dr.status, DrStatusWord::RevertingToSnapshot);
+    assert_eq!(
+        status.dr.snapshot_reversion_percent.as_deref(),
+        Some("25.00")
+    );
+    seen.object.status = Some(status);
+
+    edit(&mut seen, |volume| {
+        volume.data = DataWord::Behind;
+        volume.snapshot = None;
+    });
+    let publication = published(&seen);
+    assert_eq!(reasons(&publication.events), ["RevertFinished"]);
+    let status = publication.status.expect("changed");
+    assert_eq!(status.dr.status, DrStatusWord::RemoteUnavailable);
+    assert_eq!(
+        (status.snapshot, status.dr.snapshot_reversion_percent),
+        (None, None)
+    );
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_taken_is_told_and_how_to_go_on() {
+    let mut seen = standby();
+    first(&mut seen);
+    edit(&mut seen, |volume| {
+        volume.link.state = LinkState::Connecting;
+        volume.data = DataWord::Behind;
+        volume.snapshot_error = Some("no room; free space".to_owned());
+    });
+    let publication = published(&seen);
+    assert!(reasons(&publication.events).contains(&reason::SNAPSHOT_FAILED));
+    let status = publication.status.expect("changed");
+    let in_sync = condition_of(&status, condition::IN_SYNC);
+    assert_eq!(in_sync, ("False", reason::SNAPSHOT_FAILED));
 }
 
 #[test]

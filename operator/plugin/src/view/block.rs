@@ -53,6 +53,11 @@ const LINES: &[Line] = &[
         seen.status.dr.out_of_sync_bytes.map(kilobytes)
     }),
     plain("Synchronization", synchronization),
+    plain("Going back", |seen, _| {
+        let percent = seen.status.dr.snapshot_reversion_percent.as_ref()?;
+        Some(format!("{percent}%"))
+    }),
+    plain("Snapshot", snapshot),
     plain("Recovery point", |seen, _| {
         seen.status.recovery_point.as_ref().map(recovery_point)
     }),
@@ -300,6 +305,13 @@ fn synchronization(seen: &Seen, now: Timestamp) -> Option<String> {
         text.push_str(&format!(", done in {}", age(since(now, eta.0))));
     }
     Some(text)
+}
+
+fn snapshot(seen: &Seen, _: Timestamp) -> Option<String> {
+    let snapshot = seen.status.snapshot.as_ref()?;
+    let size = names::size(u64::try_from(snapshot.used_bytes).unwrap_or_default());
+    let taken = snapshot.taken_at.as_ref()?;
+    Some(format!("of {}, {size}", taken.0))
 }
 
 fn peer(seen: &Seen, now: Timestamp) -> Option<String> {

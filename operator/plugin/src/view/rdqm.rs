@@ -127,6 +127,13 @@ const LINES: &[Line] = &[
         },
     },
     Line {
+        label: "Snapshot reversion progress",
+        value: |_, status, _| {
+            let percent = status.dr.snapshot_reversion_percent.as_ref()?;
+            Some(format!("{percent}%"))
+        },
+    },
+    Line {
         label: "DR estimated time of completion",
         value: |_, status, zone| {
             let time = status.dr.estimated_completion_time.as_ref()?;
@@ -195,6 +202,7 @@ fn counts_out_of_sync(word: DrStatusWord) -> bool {
     match word {
         DrStatusWord::RemoteUnavailable
         | DrStatusWord::Inconsistent
+        | DrStatusWord::RevertingToSnapshot
         | DrStatusWord::Partitioned
         | DrStatusWord::Superseded => true,
         DrStatusWord::Normal
@@ -213,6 +221,7 @@ fn synchronizes(word: DrStatusWord) -> bool {
         | DrStatusWord::RemoteUnavailable
         | DrStatusWord::RemoteUnconfigured
         | DrStatusWord::Inconsistent
+        | DrStatusWord::RevertingToSnapshot
         | DrStatusWord::Partitioned
         | DrStatusWord::Inactive
         | DrStatusWord::Superseded

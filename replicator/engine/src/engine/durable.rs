@@ -113,6 +113,8 @@ impl Engine {
                 }
                 Then::SendDecision => self.decision_durable(out),
                 Then::PublishDevice => self.publish_device(out),
+                Then::MakeSnapshot(id) => self.make_snapshot(id, out),
+                Then::SnapshotGone => self.snapshot_gone(out),
                 Then::Stop => out.push(Effect::Stopped),
             }
         }

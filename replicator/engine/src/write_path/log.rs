@@ -116,8 +116,11 @@ enum Content {
     Zeros,
 }
 
+/// Zeros that have data over them are sent as data up to this size, which is the largest of a write.
+const WRITTEN_OUT_MAX: u64 = 1 << 20;
+
 /// Every write with the content that its place has after the last of them; `None` if zeros have data
-/// over them, which would have to be written out.
+/// over them and are too many to be written out.
 fn last_contents(mut writes: Vec<WireWrite>) -> Option<Vec<WireWrite>> {
     // What later writes left, without overlaps: start → (end, content).
     let mut later: BTreeMap<u64, (u64, Content)> = BTreeMap::new();
@@ -135,10 +138,11 @@ fn last_contents(mut writes: Vec<WireWrite>) -> Option<Vec<WireWrite>> {
             .map(|(s, (e, _))| (*s, *e))
             .collect();
         if !over.is_empty() {
-            let Payload::Data { data, .. } = &mut write.payload else {
-                return None;
+            let mut content = match &write.payload {
+                Payload::Data { data, .. } => BytesMut::from(&data[..]),
+                Payload::Zero { .. } if len <= WRITTEN_OUT_MAX => BytesMut::zeroed(len as usize),
+                Payload::Zero { .. } | Payload::FlushMark => return None,
             };
-            let mut content = BytesMut::from(&data[..]);
             for (start, stop) in &over {
                 let (from, to) = ((*start).max(offset), (*stop).min(end));
                 let here = &mut content[(from - offset) as usize..(to - offset) as usize];
@@ -149,7 +153,8 @@ fn last_contents(mut writes: Vec<WireWrite>) -> Option<Vec<WireWrite>> {
                     Content::Zeros => here.fill(0),
                 }
             }
-            *data = content.freeze();
+            let data = content.freeze();
+            write.payload = Payload::Data { offset, data };
         }
         // The gaps between them are this write's.
         let mut at = offset;
@@ -223,6 +228,12 @@ mod tests {
                 data(4, 7, b"dd"),
             ],
             vec![zero(1, 0, 4), data(2, 4, b"bb"), zero(3, 6, 2)],
+            vec![
+                zero(1, 0, 8),
+                data(2, 4, b"bb"),
+                zero(3, 5, 2),
+                data(4, 7, b"c"),
+            ],
         ];
         for history in histories {
             let last = images(&history).pop().expect("an image");
@@ -241,8 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn zeros_with_data_over_them_are_not_served() {
-        let zero = write(1, Payload::Zero { offset: 0, len: 8 });
-        assert!(last_contents(vec![zero, data(2, 7, b"x")]).is_none());
+    fn many_zeros_with_data_over_them_are_not_served() {
+        let zero = |len| write(1, Payload::Zero { offset: 0, len });
+        let served = |len| last_contents(vec![zero(len), data(2, 7, b"x")]).is_some();
+        assert!(served(WRITTEN_OUT_MAX) && !served(WRITTEN_OUT_MAX + 1));
     }
 }

@@ -32,6 +32,7 @@ pub(crate) struct Found {
     writes: u64,
     copies: u64,
     replays: u64,
+    reverts: u64,
     left_behind: u64,
     /// Lives that broke a promise, and which.
     pub(crate) failures: Vec<(Script, String)>,
@@ -41,7 +42,7 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lives: {} ended partitioned, {} publications, {} writes, {} copies, {} replays, \
+            "{} lives: {} ended partitioned, {} publications, {} writes, {} copies, {} replays, {} reverts, \
              {} times left behind, {} violations",
             self.lives,
             self.parted,
@@ -49,6 +50,7 @@ impl fmt::Display for Found {
             self.writes,
             self.copies,
             self.replays,
+            self.reverts,
             self.left_behind,
             self.failures.len()
         )
@@ -65,6 +67,7 @@ impl Found {
                 self.writes += world.oracle.written() as u64;
                 self.copies += world.copies;
                 self.replays += world.replays;
+                self.reverts += world.reverts;
                 self.left_behind += world.left_behind;
             }
             Err(why) => self.failures.push((script, why)),

@@ -61,6 +61,17 @@ impl World {
         self.set_role(n, Role::Primary, "Possible", None)
     }
 
+    /// Takes an inconsistent copy back to its snapshot.
+    pub(crate) fn revert(&mut self, n: usize) -> CommandId {
+        let head = self
+            .report(n)
+            .and_then(|r| r.lineage.first().copied())
+            .unwrap_or(Epoch::NONE);
+        self.note(|| format!("operator: {n} goes back to its snapshot"));
+        let expected_epoch = head;
+        self.command(n, Command::Revert { expected_epoch })
+    }
+
     /// Stops the user, then gives the role up.
     pub(crate) fn demote(&mut self, n: usize) -> Option<CommandId> {
         self.quiet_user(n);

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use drqm_engine::command::{Command, Initialize};
 use drqm_engine::report::{Data, Gate};
 use drqm_engine::role::Role;
-use drqm_engine::settings::{Mode, OnCongestion, OnPeerLoss, WINDOW_BYTES, WhenPeerUnknown};
+use drqm_engine::settings::{
+    Mode, OnCongestion, OnPeerLoss, SnapshotPolicy, WINDOW_BYTES, WhenPeerUnknown,
+};
 
 use crate::operator::End;
 use crate::rng::Rng;
@@ -57,6 +59,7 @@ impl FromStr for Script {
 /// Lives a life; how it ended, or what went wrong.
 pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World) {
     let mut rng = Rng::new(script.seed ^ 0xfeed);
+    let mut own = Rng::new(script.seed ^ 0x0dd);
     let config = Config {
         size: [(40 << 16) + 3 * 4096, (150 << 16) + 4096, 9 << 16][rng.below(3) as usize],
         mode: any_mode(&mut rng),
@@ -72,6 +75,13 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
         log_bytes: [0, 150 << 10, WINDOW_BYTES][rng.below(3) as usize],
         on_peer_loss: OnPeerLoss::Continue,
         on_congestion: [OnCongestion::Block, OnCongestion::PullAhead][rng.below(2) as usize],
+        snapshots: [
+            SnapshotPolicy::Required,
+            SnapshotPolicy::Required,
+            SnapshotPolicy::BestEffort,
+            SnapshotPolicy::Never,
+        ][own.below(4) as usize],
+        undo_errors: [0, 0, 40][own.below(3) as usize],
         lies: 0,
         trace,
     };
@@ -188,6 +198,7 @@ fn incident(w: &mut World, rng: &mut Rng) {
                 w.command(n, Command::Refresh);
             }
         }
+        91..=93 if rng.chance(70) => interrupted_copy(w, rng),
         91..=95 => {
             w.cut_link();
             w.run(rng.between(0, 2 * SECOND));
@@ -231,6 +242,38 @@ fn double_disaster(w: &mut World, rng: &mut Rng) {
     }
 }
 
+/// The link is lost in the middle of a copy, or the target with it, and the copy is what there is.
+fn interrupted_copy(w: &mut World, rng: &mut Rng) {
+    w.cut_link();
+    w.users_go_on();
+    w.run(rng.between(0, 12 * SECOND));
+    w.heal_link();
+    let syncs = |w: &World| [0, 1].map(|n| w.report(n).is_some_and(|r| r.data == Data::Syncing));
+    w.until(10 * SECOND, |w| syncs(w).contains(&true));
+    let Some(target) = syncs(w).iter().position(|s| *s) else {
+        return;
+    };
+    let span = [10, 60, 400][rng.below(3) as usize];
+    w.run(rng.between(0, span * MS));
+    w.cut_link();
+    if rng.chance(40) {
+        w.run(rng.between(0, 100 * MS));
+        w.crash(target, rng.chance(60));
+        w.start(target);
+    }
+    w.run(rng.between(0, 6 * SECOND));
+    for _ in 0..rng.between(1, 4) {
+        promote(w, target, rng);
+        w.run(rng.between(0, 300 * MS));
+        if rng.chance(30) {
+            w.crash(target, rng.chance(60));
+            w.start(target);
+        }
+    }
+    w.run(rng.between(0, 2 * SECOND));
+    promote(w, target, rng);
+}
+
 fn any_mode(rng: &mut Rng) -> Mode {
     let modes = [
         Mode::Asynchronous,
@@ -253,6 +296,13 @@ fn promote(w: &mut World, n: usize, rng: &mut Rng) {
     let Some(report) = w.report(n) else { return };
     if report.role == Role::Primary || !w.nodes[n].commands.is_empty() {
         return;
+    }
+    if report.data == Data::InconsistentSnap {
+        w.revert(n);
+        w.run(rng.between(0, SECOND));
+        if w.report(n).is_none_or(|r| r.data == Data::InconsistentSnap) {
+            return;
+        }
     }
     let down = matches!(report.link, drqm_engine::report::LinkReport::Down(_));
     if down || rng.chance(25) {

@@ -41,7 +41,7 @@ fn an_interrupted_copy_leaves_an_inconsistent_side_that_is_not_promoted() {
     w.heal_link();
     data(&mut w, 1, Data::Syncing);
     w.cut_link();
-    data(&mut w, 1, Data::InconsistentNoSnap);
+    data(&mut w, 1, Data::InconsistentSnap);
     down(&mut w, 1);
     let id = w.promote_apart(1);
     assert_eq!(w.answer(1, id), Some(Err(Refusal::NoConsistentData)));

@@ -11,9 +11,9 @@ use drqm_engine::compare::{Decision, Extent};
 use drqm_engine::event::{FsKind, LinkFault};
 use drqm_engine::frame::{Frame, PeerHello};
 use drqm_engine::ids::{CommandId, JobId, NodeId, SessionId, VolumeId};
-use drqm_engine::report::{Gate, Report};
+use drqm_engine::report::{Data, Gate, Report};
 use drqm_engine::settings::{
-    Mode, OnCongestion, OnPeerLoss, Settings, WINDOW_BYTES, WhenPeerUnknown,
+    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, WINDOW_BYTES, WhenPeerUnknown,
 };
 use drqm_engine::time::{Mono, Now, Wall};
 use drqm_engine::{Effect, Engine, Event, IoError};
@@ -45,6 +45,9 @@ pub(crate) struct Config {
     pub(crate) log_bytes: u64,
     pub(crate) on_peer_loss: OnPeerLoss,
     pub(crate) on_congestion: OnCongestion,
+    pub(crate) snapshots: SnapshotPolicy,
+    /// One order to the undo log of so many fails; 0 for never.
+    pub(crate) undo_errors: u64,
     /// Percent of frames that are lies; then only panics count.
     pub(crate) lies: u64,
     /// Mean time between two requests of the user, microseconds.
@@ -64,6 +67,8 @@ impl Config {
             log_bytes: 0,
             on_peer_loss: OnPeerLoss::Continue,
             on_congestion: OnCongestion::Block,
+            snapshots: SnapshotPolicy::Required,
+            undo_errors: 0,
             lies: 0,
             pace: 10 * MS,
             trace: false,
@@ -102,6 +107,11 @@ pub(crate) enum Io {
     Write(JobId, Change, bool),
     Flush(JobId, Cover),
     Meta(JobId),
+    UndoRead(JobId, u64, u32),
+    UndoWrite(JobId, Change),
+    UndoFlush(JobId, Cover),
+    /// The undo log is emptied.
+    UndoEmpty(JobId),
 }
 
 pub(crate) enum Action {
@@ -122,6 +132,7 @@ pub(crate) struct Node {
     pub(crate) incarnation: u64,
     pub(crate) data: DataDisk,
     pub(crate) meta: MetaDisk,
+    pub(crate) undo: DataDisk,
     pub(crate) device: Device,
     pub(crate) guest: Guest,
     pub(crate) session: Option<u64>,
@@ -129,6 +140,7 @@ pub(crate) struct Node {
     pub(crate) commands: HashMap<CommandId, u64>,
     pub(crate) answers: HashMap<CommandId, Result<(), Refusal>>,
     pub(crate) skew: i64,
+    reverts: bool,
     wake: u64,
     spins: u32,
 }
@@ -155,6 +167,8 @@ pub(crate) struct World {
     pub(crate) swallowed: u64,
     /// Copies that began, and absences that the log made good.
     pub(crate) copies: u64,
+    /// Copies that went back to their snapshot.
+    pub(crate) reverts: u64,
     pub(crate) replays: u64,
     /// How often a slow peer was left behind.
     pub(crate) left_behind: u64,
@@ -177,6 +191,7 @@ impl World {
             incarnation: 0,
             data: DataDisk::default(),
             meta: MetaDisk::new(Engine::metadata_len(size)),
+            undo: DataDisk::default(),
             device: Device::Closed,
             guest: Guest::default(),
             session: None,
@@ -184,6 +199,7 @@ impl World {
             commands: HashMap::new(),
             answers: HashMap::new(),
             skew: n as i64 * 3_700,
+            reverts: false,
             wake: u64::MAX,
             spins: 0,
         };
@@ -204,6 +220,7 @@ impl World {
             swallow: None,
             swallowed: 0,
             copies: 0,
+            reverts: 0,
             replays: 0,
             left_behind: 0,
             lies: 0,
@@ -238,6 +255,7 @@ impl World {
             when_peer_unknown: self.config.when_peer_unknown,
             on_peer_loss: self.config.on_peer_loss,
             on_congestion: self.config.on_congestion,
+            snapshots: self.config.snapshots,
             window_bytes: self.config.window_bytes,
             log_bytes: self.config.log_bytes,
         }
@@ -293,7 +311,13 @@ impl World {
         let seed = u128::from(self.rng.next()) << 64 | u128::from(self.rng.next());
         let (settings, now) = (self.settings(), self.clock(n));
         match Engine::open(&self.nodes[n].meta.raw, settings, seed, now) {
-            Ok(engine) => self.nodes[n].engine = Some(engine),
+            Ok(engine) => {
+                let node = &mut self.nodes[n];
+                if !engine.holds_snapshot() {
+                    node.undo = DataDisk::default();
+                }
+                node.engine = Some(engine);
+            }
             Err(e) => return self.fail(format!("node {n} does not open: {e}")),
         }
         self.oracle.restarted(n, &self.nodes[n].data, self.now);
@@ -309,10 +333,12 @@ impl World {
         self.note(|| format!("{n}: {}", if power { "power cut" } else { "killed" }));
         self.ended(n);
         let node = &mut self.nodes[n];
-        if power {
-            node.data.power_cut(&mut self.rng);
-        } else {
-            node.data.process_died();
+        for disk in [&mut node.data, &mut node.undo] {
+            if power {
+                disk.power_cut(&mut self.rng);
+            } else {
+                disk.process_died();
+            }
         }
         node.meta.power_cut(&mut self.rng);
         self.oracle.crashed(n, power);
@@ -511,6 +537,27 @@ impl World {
                 self.nodes[n].meta.begin(job.0, offset, data);
                 self.io(n, Io::Meta(job));
             }
+            Effect::ReadUndo { job, offset, len } => self.io(n, Io::UndoRead(job, offset, len)),
+            Effect::WriteUndo { job, offset, data } => {
+                let len = data.len() as u64;
+                let now = self.rng.chance(50);
+                let undo = &mut self.nodes[n].undo;
+                let seen = now.then(|| undo.write(offset, len, Some(&data)));
+                let change = Change {
+                    offset,
+                    len,
+                    data: Some(data),
+                    seen,
+                };
+                self.io(n, Io::UndoWrite(job, change));
+            }
+            Effect::FlushUndo { job } => {
+                let cover = self.nodes[n].undo.cover();
+                self.io(n, Io::UndoFlush(job, cover));
+            }
+            Effect::MakeUndo { job, .. } | Effect::DropUndo { job } => {
+                self.io(n, Io::UndoEmpty(job));
+            }
             Effect::CompleteGuest { id, completion } => self.guest_completed(n, id, completion),
             Effect::OpenDevice { format } => self.open_device(n, format.is_some()),
             Effect::PublishDevice => {
@@ -555,6 +602,7 @@ impl World {
         self.note(|| format!("{n}: stopped"));
         self.ended(n);
         self.nodes[n].data.process_died();
+        self.nodes[n].undo.process_died();
         self.nodes[n].meta.settle();
         if let Some(s) = &self.session
             && s.open[n]
@@ -564,7 +612,12 @@ impl World {
     }
 
     fn io_ended(&mut self, n: usize, io: Io) {
-        let odds = self.config.errors;
+        let odds = match io {
+            Io::UndoRead(..) | Io::UndoWrite(..) | Io::UndoFlush(..) | Io::UndoEmpty(..) => {
+                self.config.undo_errors
+            }
+            Io::Read(..) | Io::Write(..) | Io::Flush(..) | Io::Meta(..) => self.config.errors,
+        };
         let told = self.fail_next == Some(n) && matches!(io, Io::Write(..) | Io::Flush(..));
         if told {
             self.fail_next = None;
@@ -604,6 +657,32 @@ impl World {
                 }
                 Event::MetaWritten { job, result }
             }
+            Io::UndoRead(job, offset, len) => {
+                let read = || Bytes::from(node.undo.read(offset, len.into()));
+                let result = result.map(|()| read());
+                Event::UndoRead { job, result }
+            }
+            Io::UndoWrite(job, change) => {
+                if !fails {
+                    let (offset, len) = (change.offset, change.len);
+                    let late = || node.undo.write(offset, len, change.data.as_deref());
+                    let write = change.seen.unwrap_or_else(late);
+                    node.undo.answer(write, offset, len, true);
+                }
+                undo_done(job, fails)
+            }
+            Io::UndoFlush(job, cover) => {
+                if !fails {
+                    node.undo.flushed(&cover);
+                }
+                undo_done(job, fails)
+            }
+            Io::UndoEmpty(job) => {
+                if !fails {
+                    node.undo = DataDisk::default();
+                }
+                undo_done(job, fails)
+            }
         };
         self.step(n, event);
     }
@@ -621,6 +700,10 @@ impl World {
     /// Checks what must hold after every step.
     fn observe(&mut self, n: usize) {
         let Some(report) = self.report(n) else { return };
+        let reverts = report.snapshot.is_some_and(|s| s.reverted.is_some());
+        let done = self.nodes[n].reverts && !reverts && report.data == Data::Behind;
+        self.reverts += u64::from(done);
+        self.nodes[n].reverts = reverts;
         if self.oracle.observe(n, &report, self.now) {
             self.oracle.begins(n, &report, &self.nodes[n].data);
         }
@@ -664,4 +747,13 @@ impl World {
             fault: LinkFault::Lost("lost".to_owned()),
         }
     }
+}
+
+fn undo_done(job: JobId, fails: bool) -> Event {
+    let result = if fails {
+        Err("no space left in the pool".to_owned())
+    } else {
+        Ok(())
+    };
+    Event::UndoDone { job, result }
 }

@@ -93,6 +93,8 @@ pub struct ConfigureRequest {
     /// true: PullAhead, false: Block.
     #[prost(bool, tag = "14")]
     pub pull_ahead_on_congestion: bool,
+    #[prost(enumeration = "SnapshotPolicy", tag = "15")]
+    pub snapshots: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStateRequest {
@@ -167,6 +169,24 @@ pub struct RecordVerdictRequest {
     pub volume: ::core::option::Option<VolumeRef>,
     #[prost(message, optional, tag = "2")]
     pub request: ::core::option::Option<JudgedRequest>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevertRequest {
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<VolumeRef>,
+    /// As of SetRole.
+    #[prost(string, tag = "2")]
+    pub command_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub expected_epoch: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RevertResponse {
+    /// Absent: under way, or done.
+    #[prost(message, optional, tag = "1")]
+    pub refusal: ::core::option::Option<Refusal>,
+    #[prost(message, optional, tag = "2")]
+    pub state: ::core::option::Option<VolumeState>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteVolumeRequest {
@@ -246,6 +266,19 @@ pub struct Sync {
     /// 0: unknown.
     #[prost(int64, tag = "5")]
     pub eta_unix_ms: i64,
+}
+/// The state of a copy from before its synchronization.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Snapshot {
+    #[prost(int64, tag = "1")]
+    pub taken_unix_ms: i64,
+    #[prost(uint64, tag = "2")]
+    pub used_bytes: u64,
+    /// The copy is going back to it, and is so far.
+    #[prost(bool, tag = "3")]
+    pub reverting: bool,
+    #[prost(uint64, tag = "4")]
+    pub reverted_bytes: u64,
 }
 /// Everything that the primary completed before `time` (by the primary's clock) is in this copy.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -364,6 +397,11 @@ pub struct VolumeState {
     /// Writes wait for the peer, which is away; suspend_io_on_peer_loss is set.
     #[prost(bool, tag = "28")]
     pub suspended: bool,
+    #[prost(message, optional, tag = "29")]
+    pub snapshot: ::core::option::Option<Snapshot>,
+    /// Why there is no snapshot, or why it is of no use.
+    #[prost(string, tag = "30")]
+    pub snapshot_error: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -582,6 +620,41 @@ impl Gate {
         }
     }
 }
+/// What a copy keeps of itself before a synchronization makes it inconsistent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SnapshotPolicy {
+    /// Required.
+    Unspecified = 0,
+    /// No snapshot, no synchronization.
+    Required = 1,
+    BestEffort = 2,
+    Never = 3,
+}
+impl SnapshotPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SNAPSHOT_POLICY_UNSPECIFIED",
+            Self::Required => "SNAPSHOT_POLICY_REQUIRED",
+            Self::BestEffort => "SNAPSHOT_POLICY_BEST_EFFORT",
+            Self::Never => "SNAPSHOT_POLICY_NEVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SNAPSHOT_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SNAPSHOT_POLICY_REQUIRED" => Some(Self::Required),
+            "SNAPSHOT_POLICY_BEST_EFFORT" => Some(Self::BestEffort),
+            "SNAPSHOT_POLICY_NEVER" => Some(Self::Never),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RefusalCode {
@@ -600,6 +673,7 @@ pub enum RefusalCode {
     TimedOut = 12,
     Busy = 13,
     DiskFailed = 14,
+    Reverting = 15,
 }
 impl RefusalCode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -623,6 +697,7 @@ impl RefusalCode {
             Self::TimedOut => "REFUSAL_CODE_TIMED_OUT",
             Self::Busy => "REFUSAL_CODE_BUSY",
             Self::DiskFailed => "REFUSAL_CODE_DISK_FAILED",
+            Self::Reverting => "REFUSAL_CODE_REVERTING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -643,6 +718,7 @@ impl RefusalCode {
             "REFUSAL_CODE_TIMED_OUT" => Some(Self::TimedOut),
             "REFUSAL_CODE_BUSY" => Some(Self::Busy),
             "REFUSAL_CODE_DISK_FAILED" => Some(Self::DiskFailed),
+            "REFUSAL_CODE_REVERTING" => Some(Self::Reverting),
             _ => None,
         }
     }
@@ -867,6 +943,29 @@ pub mod control_client {
                 .insert(GrpcMethod::new("drqm.control.v1.Control", "DeleteVolume"));
             self.inner.unary(req, path, codec).await
         }
+        /// Takes an inconsistent copy back to its snapshot. Answered once that is sure to happen; the state
+        /// tells how far it is.
+        pub async fn revert(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevertRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevertResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/drqm.control.v1.Control/Revert",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("drqm.control.v1.Control", "Revert"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Replaces a dead front-end (the replicator was killed under a mounted file system): unmounts dead
         /// mounts in the host's namespace, makes a new device, repoints the link.
         pub async fn heal_device(
@@ -966,6 +1065,12 @@ pub mod control_server {
             tonic::Response<super::DeleteVolumeResponse>,
             tonic::Status,
         >;
+        /// Takes an inconsistent copy back to its snapshot. Answered once that is sure to happen; the state
+        /// tells how far it is.
+        async fn revert(
+            &self,
+            request: tonic::Request<super::RevertRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevertResponse>, tonic::Status>;
         /// Replaces a dead front-end (the replicator was killed under a mounted file system): unmounts dead
         /// mounts in the host's namespace, makes a new device, repoints the link.
         async fn heal_device(
@@ -1308,6 +1413,49 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/drqm.control.v1.Control/Revert" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevertSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::RevertRequest>
+                    for RevertSvc<T> {
+                        type Response = super::RevertResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevertRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::revert(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevertSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
