@@ -44,6 +44,8 @@ pub enum Call {
     SetRole,
     /// `Revert`
     Revert,
+    /// `Resolve`
+    Resolve,
     /// `RecordVerdict`
     RecordVerdict,
     /// `DeleteVolume`

@@ -18,9 +18,9 @@ use drqm_rpc::{
     CONTROL_KEEPALIVE,
     control::v1::{
         ConfigureRequest, DeleteVolumeRequest, DeleteVolumeResponse, GetNodeRequest,
-        GetStateRequest, HealDeviceRequest, NodeState, RecordVerdictRequest, RevertRequest,
-        RevertResponse, SetRoleRequest, SetRoleResponse, VolumeRef, VolumeState, WatchEvent,
-        WatchRequest, control_client::ControlClient,
+        GetStateRequest, HealDeviceRequest, NodeState, RecordVerdictRequest, ResolveRequest,
+        ResolveResponse, RevertRequest, RevertResponse, SetRoleRequest, SetRoleResponse, VolumeRef,
+        VolumeState, WatchEvent, WatchRequest, control_client::ControlClient,
     },
 };
 use hyper_util::rt::TokioIo;
@@ -286,6 +286,22 @@ impl ReplicatorClients {
             Call::Revert,
             COMMAND_DEADLINE,
             async |mut client, request| client.revert(request).await,
+            message,
+        )
+        .await
+    }
+
+    /// Ends a partition, as far as this side is concerned. A refusal is an answer, not an error.
+    pub async fn resolve(
+        &self,
+        place: &Place,
+        message: ResolveRequest,
+    ) -> Result<ResolveResponse, CallError> {
+        self.call(
+            place,
+            Call::Resolve,
+            COMMAND_DEADLINE,
+            async |mut client, request| client.resolve(request).await,
             message,
         )
         .await

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drqm_engine::command::{Command, Initialize, Refusal};
+use drqm_engine::command::{Command, Initialize, Keep, Refusal};
 use drqm_engine::ids::CommandId;
 use drqm_rpc::control::v1 as pb;
 use futures::{Stream, StreamExt};
@@ -192,6 +192,18 @@ impl Control for Service {
         }))
     }
 
+    async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Answer<pb::ResolveResponse> {
+        let request = request.into_inner();
+        let key = Self::key(request.volume.as_ref())?;
+        let command = resolve_command(&request).map_err(Status::invalid_argument)?;
+        let id = convert::command_id(&key, &request.command_id);
+        let result = self.order(&key, id, command).await?;
+        Ok(Response::new(pb::ResolveResponse {
+            refusal: result.err().as_ref().map(convert::refusal),
+            state: Some(self.state(&key).await?),
+        }))
+    }
+
     async fn record_verdict(
         &self,
         request: Request<pb::RecordVerdictRequest>,
@@ -295,5 +307,20 @@ fn set_role_command(request: &pb::SetRoleRequest) -> Result<Command, String> {
         expected_epoch,
         initialize,
         request: convert::judged_from(judged)?,
+    })
+}
+
+fn resolve_command(request: &pb::ResolveRequest) -> Result<Command, String> {
+    if request.command_id.is_empty() {
+        return Err("command_id: missing".to_owned());
+    }
+    let keep = match request.keep() {
+        pb::Keep::Local => Keep::Local,
+        pb::Keep::Remote => Keep::Remote,
+        pb::Keep::Unspecified => return Err("keep: missing".to_owned()),
+    };
+    Ok(Command::Resolve {
+        expected_epoch: convert::epoch_from(&request.expected_epoch)?,
+        keep,
     })
 }

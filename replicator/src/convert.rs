@@ -32,6 +32,7 @@ pub(crate) const fn refusal_code(refusal: &Refusal) -> RefusalCode {
         Refusal::Busy => RefusalCode::Busy,
         Refusal::DiskFailed(_) => RefusalCode::DiskFailed,
         Refusal::Reverting => RefusalCode::Reverting,
+        Refusal::IsPrimary => RefusalCode::IsPrimary,
     }
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn refusal_from_code(code: RefusalCode) -> Option<Refusal> {
         RefusalCode::Busy => Refusal::Busy,
         RefusalCode::DiskFailed => Refusal::DiskFailed("on the peer".to_owned()),
         RefusalCode::Reverting => Refusal::Reverting,
+        RefusalCode::IsPrimary => Refusal::IsPrimary,
     })
 }
 
@@ -339,6 +341,7 @@ pub(crate) fn with_report(
         suspended: report.suspended,
         snapshot: report.snapshot.as_ref().map(snapshot),
         snapshot_error: report.snapshot_error.clone(),
+        given_up: report.given_up,
         error: report.error.clone(),
         configured: true,
         ..state

@@ -13,7 +13,7 @@ use std::io;
 
 use bytes::Bytes;
 use drqm_engine::Event;
-use drqm_engine::ids::JobId;
+use drqm_engine::ids::{Epoch, JobId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::pool::VolumeFiles;
@@ -76,6 +76,11 @@ pub(crate) enum UndoJob {
     /// Empties it.
     Drop {
         job: JobId,
+    },
+    /// Not to the log: copies the data into a file that is called after an epoch.
+    Keep {
+        job: JobId,
+        epoch: Epoch,
     },
 }
 

@@ -366,6 +366,7 @@ impl Driver {
                 self.undo(UndoJob::Read { job, offset, len });
             }
             Effect::DropUndo { job } => self.undo(UndoJob::Drop { job }),
+            Effect::KeepCopy { job, epoch } => self.undo(UndoJob::Keep { job, epoch }),
             Effect::OpenDevice { format } => self.device(DeviceOrder::Open { format }),
             Effect::PublishDevice => self.device(DeviceOrder::Publish),
             Effect::CloseDevice => self.device(DeviceOrder::Close),

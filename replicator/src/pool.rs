@@ -102,6 +102,8 @@ pub(crate) struct VolumeFiles {
     pub(crate) meta: File,
     /// What the engine keeps before a synchronization overwrites it; empty while it keeps nothing.
     pub(crate) undo: File,
+    /// Where they are.
+    pub(crate) dir: PathBuf,
     pub(crate) size: u64,
 }
 
@@ -143,6 +145,9 @@ pub(crate) struct FilePool {
 const CONFIG: &str = "config.json";
 const RETAINED: &str = "retained.json";
 const NEW_PREFIX: &str = ".new-";
+
+/// Copies of data that a person has given up, called after their epoch.
+pub(crate) const KEPT_PREFIX: &str = "given-up-";
 
 impl FilePool {
     /// Opens the directory, makes it when missing, and removes what an interrupted creation left.
@@ -203,13 +208,28 @@ impl FilePool {
             }
         };
         let size = |key: &VolumeKey| {
-            ["data", "undo"]
-                .map(|name| fs::metadata(self.dir(key).join(name)).map_or(0, |m| m.len()))
-                .iter()
+            let own = ["data", "undo"].map(|name| self.dir(key).join(name));
+            let all = own.into_iter().chain(self.kept(key));
+            all.map(|path| fs::metadata(path).map_or(0, |m| m.len()))
                 .sum::<u64>()
         };
         let used: u64 = self.list()?.iter().map(size).sum();
         Ok((capacity, capacity.saturating_sub(used)))
+    }
+
+    /// Files that hold what a person has given up.
+    pub(crate) fn kept(&self, key: &VolumeKey) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.dir(key)) else {
+            return Vec::new();
+        };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let named = |p: &PathBuf| {
+            let name = p.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with(KEPT_PREFIX)
+        };
+        let mut kept: Vec<_> = paths.filter(named).collect();
+        kept.sort();
+        kept
     }
 
     /// Whether a directory for the volume exists, whatever is in it.
@@ -291,6 +311,7 @@ impl FilePool {
             direct,
             meta,
             undo,
+            dir,
             size,
         })
     }

@@ -177,6 +177,11 @@ fn bad_at_creation() -> Vec<(&'static str, Value, &'static str)> {
             "spec.replication.mode",
         ),
         (
+            "/spec/partition",
+            json!({"resolution": "KeepLocal", "epoch": "latest"}),
+            "partition.epoch",
+        ),
+        (
             "/spec/replication/onPeerLoss",
             json!("SuspendIO"),
             "needs mode Synchronous or FlushSynchronous",

@@ -90,6 +90,10 @@ pub struct DrQueueManagerSpec {
     #[serde(default)]
     pub snapshots: SnapshotsSpec,
 
+    /// A person's decision after both sides changed data on their own (`dr.status: Partitioned`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<PartitionSpec>,
+
     /// What deleting this object does.
     #[serde(default)]
     pub deletion: DeletionSpec,
@@ -266,7 +270,7 @@ pub enum FsType {
 #[x_kube(
     validation = Rule::new("self.onPeerLoss != 'SuspendIO' || self.mode != 'Asynchronous'").message("replication.onPeerLoss: SuspendIO needs mode Synchronous or FlushSynchronous: asynchronous writes are acknowledged before the peer has them; choose such a mode, or Continue"),
     validation = Rule::new("self.onPeerLoss != 'SuspendIO' || has(self.peer)").message("replication.onPeerLoss: SuspendIO needs replication.peer; without a peer nothing is ever lost or found"),
-    validation = Rule::new("self.onCongestion != 'PullAhead' || self.mode == 'Asynchronous'").message("replication.onCongestion: PullAhead needs mode Asynchronous: in the others writers wait for the peer; leave it out, or choose Block")
+    validation = Rule::new("!has(self.onCongestion) || self.onCongestion != 'PullAhead' || self.mode == 'Asynchronous'").message("replication.onCongestion: PullAhead needs mode Asynchronous: in the others writers wait for the peer; leave it out, or choose Block")
 )]
 #[x_kube(validation = Rule::new("!has(self.peer) || !has(self.localAddress) || self.peer.addresses.all(a, !a.matches('^.*:[0-9]{1,5}$') || int(a.substring(a.lastIndexOf(':') + 1)) != self.port || !(a.substring(0, a.lastIndexOf(':')) in [self.localAddress, '[' + self.localAddress + ']']))").message("replication.peer.addresses names this side itself (localAddress and port); give the address of the other cluster's node"))]
 #[serde(rename_all = "camelCase")]
@@ -285,11 +289,11 @@ pub struct ReplicationSpec {
     #[serde(default)]
     pub on_peer_loss: OnPeerLoss,
 
-    /// What the Primary does when its peer takes less than is written. `Block`: writers wait.
-    /// `PullAhead`, only for Asynchronous: the peer is left behind, consistent and promotable, and is caught
-    /// up with by a synchronization later, during which its copy is inconsistent.
-    #[serde(default)]
-    pub on_congestion: OnCongestion,
+    /// What the Primary does when its peer takes less than is written. `PullAhead`, only for Asynchronous and
+    /// the default there: the peer is left behind, consistent and promotable, and is caught up with by a
+    /// synchronization later. `Block`, the default otherwise: writers wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_congestion: Option<OnCongestion>,
 
     /// Port this side listens on for its peer. Any number of pairs may share 7001.
     #[serde(default = "replication_port")]
@@ -336,10 +340,9 @@ pub enum OnPeerLoss {
 }
 
 /// What a Primary does with a slow peer.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnCongestion {
     /// Writers wait for it.
-    #[default]
     Block,
     /// It is left behind and caught up with later.
     PullAhead,
@@ -374,6 +377,31 @@ pub struct TlsSpec {
     /// case with `-` for everything but letters and digits. A new content is taken up within a minute.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
+}
+
+/// Whose data stay after a partition.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionSpec {
+    /// `KeepRemote`: the data here make way for the peer's, once the role is Secondary; a copy of them stays on
+    /// the node (`status.volume.keptCopies`), and only what differs is transferred. `KeepLocal`: the data here stay
+    /// and may be promoted again while the peer cannot be reached; the pair becomes one when the
+    /// peer's side says KeepRemote.
+    pub resolution: PartitionResolution,
+
+    /// The epoch of the data here (`status.epoch.current`) that this was decided on. For any other it does
+    /// nothing.
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{32}$')").message("partition.epoch must be the 32 hexadecimal digits of this side's status.epoch.current"))]
+    pub epoch: String,
+}
+
+/// Whose data stay.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionResolution {
+    /// This side's.
+    KeepLocal,
+    /// The peer's.
+    KeepRemote,
 }
 
 /// What a copy keeps of itself.
@@ -465,7 +493,7 @@ impl Default for ReplicationSpec {
         Self {
             mode: Mode::default(),
             on_peer_loss: OnPeerLoss::default(),
-            on_congestion: OnCongestion::default(),
+            on_congestion: None,
             port: replication_port(),
             local_address: None,
             peer: None,

@@ -142,6 +142,10 @@ pub struct Volume {
     pub snapshot: Option<SnapshotFacts>,
     /// Why there is no snapshot, or why it is of no use.
     pub snapshot_error: Option<String>,
+    /// A person has given the data here up for the peer's.
+    pub given_up: bool,
+    /// Files with what was given up.
+    pub kept_copies: Vec<String>,
     /// What this copy is worth in time.
     pub recovery_point: Option<RecoveryPointFacts>,
     /// The device.
@@ -423,6 +427,8 @@ pub enum RefusalCode {
     DiskFailed,
     /// The copy is going back to its snapshot.
     Reverting,
+    /// This side is Primary.
+    IsPrimary,
     /// The replicator gave a code that this operator does not know.
     Unknown,
 }

@@ -8,7 +8,7 @@ mod obstacle;
 use std::time::Duration;
 
 use drqm_api::conditions::reason;
-use drqm_api::v1alpha1::{DataWord, DrStatusWord, MaxLoss, Role, VerdictWord};
+use drqm_api::v1alpha1::{DataWord, DrStatusWord, MaxLoss, PartitionResolution, Role, VerdictWord};
 use jiff::Timestamp;
 
 use crate::deletion;
@@ -75,6 +75,13 @@ pub enum ControlStep {
     Revert {
         /// The epoch the decision was made on.
         expected_epoch: String,
+    },
+    /// End a partition as far as this side is concerned.
+    Resolve {
+        /// The epoch the decision was made on.
+        expected_epoch: String,
+        /// Whose data stay.
+        keep: PartitionResolution,
     },
     /// SetRole Secondary.
     Demote {
@@ -285,7 +292,7 @@ fn drive(
         // Before anything else: what is mounted on a dead device hangs until it is replaced.
         Some(plain(valid, "heal", ControlStep::HealDevice))
     } else {
-        next_step(seen, volume, &decision)
+        next_step(seen, volume, &decision).or_else(|| partition_step(valid, volume))
     };
     plan.recheck_after = recheck(seen, volume, &decision, plan.step.as_ref());
     if let (Some(Act::Demote), None) = (decision.act, &plan.step) {
@@ -339,6 +346,29 @@ fn next_step(seen: &Observed, volume: &Volume, decision: &Decision) -> Option<Co
         id: act_id(act, &decision.judged, volume),
         step,
     })
+}
+
+/// What a person has decided after a partition, as far as this side has to be told.
+fn partition_step(valid: &Valid, volume: &Volume) -> Option<Command> {
+    let decided = valid.partition.as_ref()?;
+    if volume.data != DataWord::Diverged || decided.epoch != volume.epoch {
+        return None;
+    }
+    let keep = decided.resolution;
+    let due = match keep {
+        PartitionResolution::KeepRemote => volume.role == Role::Secondary && !volume.given_up,
+        // While linked the other side has to give way, and there is nothing to do here.
+        PartitionResolution::KeepLocal => {
+            volume.given_up
+                || volume.role == Role::Secondary && volume.link.state == LinkState::Down
+        }
+    };
+    let expected_epoch = volume.epoch.clone();
+    let step = ControlStep::Resolve {
+        expected_epoch,
+        keep,
+    };
+    due.then(|| plain(valid, "resolve", step))
 }
 
 /// The pod is gone, and nobody holds the device: a pod that is gone may still be mounted.

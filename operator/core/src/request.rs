@@ -496,6 +496,7 @@ impl Case<'_> {
             | RefusalCode::TimedOut
             | RefusalCode::Busy
             | RefusalCode::Reverting
+            | RefusalCode::IsPrimary
             | RefusalCode::Unknown => return decision,
         };
         self.decide(self.keep(verdict, reason, decision.judged.max_loss))

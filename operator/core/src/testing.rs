@@ -68,6 +68,8 @@ pub(crate) fn volume(
         suspended: false,
         snapshot: None,
         snapshot_error: None,
+        given_up: false,
+        kept_copies: Vec::new(),
         mode: Mode::Asynchronous,
         effective_mode: Mode::Asynchronous,
         role,

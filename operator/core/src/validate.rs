@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use drqm_api::peer_manifest::secret_name;
 use drqm_api::v1alpha1::{
     BeforeResync, Bootstrap, CustomQueueManager, DeletionSpec, DrQueueManagerSpec, FsType, Mode,
-    OnCongestion, OnPeerLoss, PeerSpec, PromotionSpec, Role, StartSpec,
+    OnCongestion, OnPeerLoss, PartitionSpec, PeerSpec, PromotionSpec, Role, StartSpec,
 };
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ServicePort};
 use kube::ResourceExt;
@@ -69,6 +69,8 @@ pub struct Valid {
     pub promotion: PromotionSpec,
     /// What a starting Primary does.
     pub start: StartSpec,
+    /// A person's decision after a partition.
+    pub partition: Option<PartitionSpec>,
     /// What is kept before a synchronization.
     pub before_resync: BeforeResync,
     /// What deletion does.
@@ -137,7 +139,7 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         fs_type: spec.storage.fs_type,
         mode: spec.replication.mode,
         on_peer_loss: spec.replication.on_peer_loss,
-        on_congestion: spec.replication.on_congestion,
+        on_congestion: on_congestion(spec),
         port: spec.replication.port,
         local_address: spec.replication.local_address.clone(),
         peer: spec.replication.peer.clone(),
@@ -146,9 +148,18 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         bootstrap: spec.bootstrap,
         promotion: spec.promotion.clone(),
         start: spec.start.clone(),
+        partition: spec.partition.clone(),
         before_resync: spec.snapshots.before_resync,
         deletion: spec.deletion.clone(),
     })
+}
+
+fn on_congestion(spec: &DrQueueManagerSpec) -> OnCongestion {
+    let by_mode = match spec.replication.mode {
+        Mode::Asynchronous => OnCongestion::PullAhead,
+        Mode::FlushSynchronous | Mode::Synchronous => OnCongestion::Block,
+    };
+    spec.replication.on_congestion.unwrap_or(by_mode)
 }
 
 fn invalid(field: &'static str, message: impl Into<String>) -> ValidationError {
@@ -324,6 +335,21 @@ mod tests {
             .custom
             .as_mut()
             .expect("set by the builder")
+    }
+
+    #[test]
+    fn a_slow_peer_is_left_behind_only_where_nobody_waits_for_it() {
+        let congestion = |mode, chosen| {
+            let mut seen = seen();
+            seen.object.spec.replication.mode = mode;
+            seen.object.spec.replication.on_congestion = chosen;
+            validate(&seen).expect("valid").on_congestion
+        };
+        let (block, ahead) = (OnCongestion::Block, OnCongestion::PullAhead);
+        assert_eq!(congestion(Mode::Asynchronous, None), ahead);
+        assert_eq!(congestion(Mode::Asynchronous, Some(block)), block);
+        assert_eq!(congestion(Mode::FlushSynchronous, None), block);
+        assert_eq!(congestion(Mode::Synchronous, None), block);
     }
 
     #[test]

@@ -3,15 +3,15 @@
 //! Lives here: which call carries which command, and what is remembered of its answer.
 //! Does not live here: whether to send it (`drqm_core::plan`), retries (the next pass).
 
-use drqm_api::v1alpha1::Role;
+use drqm_api::v1alpha1::{PartitionResolution, Role};
 use drqm_core::{
     observed::{Judged, StepRefusal},
     outcome::{ErrorClass, StepFailure},
     plan::{Command, ControlStep},
 };
 use drqm_rpc::control::v1::{
-    ConfigureRequest, DeleteVolumeRequest, RecordVerdictRequest, Refusal, RevertRequest,
-    SetRoleRequest,
+    ConfigureRequest, DeleteVolumeRequest, Keep, RecordVerdictRequest, Refusal, ResolveRequest,
+    RevertRequest, SetRoleRequest,
 };
 
 use super::{
@@ -158,6 +158,22 @@ async fn send(
                 expected_epoch: expected_epoch.clone(),
             };
             Ok(replicators.revert(place, message).await?.refusal)
+        }
+        ControlStep::Resolve {
+            expected_epoch,
+            keep,
+        } => {
+            let keep = match keep {
+                PartitionResolution::KeepLocal => Keep::Local,
+                PartitionResolution::KeepRemote => Keep::Remote,
+            };
+            let message = ResolveRequest {
+                volume: Some(volume),
+                command_id: command.id.clone(),
+                expected_epoch: expected_epoch.clone(),
+                keep: keep.into(),
+            };
+            Ok(replicators.resolve(place, message).await?.refusal)
         }
         ControlStep::Demote {
             expected_epoch,

@@ -134,6 +134,8 @@ pub fn volume(state: wire::VolumeState, freshness: Freshness) -> Volume {
             reverted_bytes: snapshot.reverting.then_some(snapshot.reverted_bytes),
         }),
         snapshot_error: text(state.snapshot_error),
+        given_up: state.given_up,
+        kept_copies: state.kept_copies,
         recovery_point: state.recovery_point.map(recovery_point),
         device: device(state.device.unwrap_or_default()),
         file_system: state.file_system.map(|fs| FileSystem {
@@ -171,6 +173,7 @@ pub const fn refusal_code(code: wire::RefusalCode) -> RefusalCode {
         wire::RefusalCode::Busy => RefusalCode::Busy,
         wire::RefusalCode::DiskFailed => RefusalCode::DiskFailed,
         wire::RefusalCode::Reverting => RefusalCode::Reverting,
+        wire::RefusalCode::IsPrimary => RefusalCode::IsPrimary,
     }
 }
 

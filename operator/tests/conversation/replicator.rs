@@ -12,8 +12,8 @@ use drqm_operator::certificates::control::ControlTls;
 use drqm_rpc::control::v1::{
     ConfigureRequest, Data, DeleteVolumeRequest, DeleteVolumeResponse, Device, Gate,
     GetNodeRequest, GetStateRequest, HealDeviceRequest, Link, LinkState, NodeState,
-    RecordVerdictRequest, RevertRequest, RevertResponse, Role, SetRoleRequest, SetRoleResponse,
-    VolumeState, WatchEvent, WatchRequest,
+    RecordVerdictRequest, ResolveRequest, ResolveResponse, RevertRequest, RevertResponse, Role,
+    SetRoleRequest, SetRoleResponse, VolumeState, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use futures::stream::{self, BoxStream, StreamExt};
@@ -165,6 +165,19 @@ impl Control for Replicator {
         }
         let state = held.volume.clone();
         Ok(Response::new(RevertResponse {
+            refusal: None,
+            state,
+        }))
+    }
+
+    async fn resolve(
+        &self,
+        _: Request<ResolveRequest>,
+    ) -> Result<Response<ResolveResponse>, Status> {
+        let mut held = self.0.lock().expect("not poisoned");
+        held.commands.push("Resolve".to_owned());
+        let state = held.volume.clone();
+        Ok(Response::new(ResolveResponse {
             refusal: None,
             state,
         }))

@@ -28,10 +28,26 @@ pub enum Command {
         /// The lineage that the order was given for.
         expected_epoch: Epoch,
     },
+    /// End a partition, as far as this side is concerned.
+    Resolve {
+        /// The lineage that the order was given for.
+        expected_epoch: Epoch,
+        /// Whose history stays.
+        keep: Keep,
+    },
     /// Replace a dead device.
     HealDevice,
     /// Give up role and device, so that the files can be removed. The data stay as they are.
     Retire,
+}
+
+/// Whose history stays after a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// This side's; the other has to give its own up.
+    Local,
+    /// The peer's. What is here is copied to a safe place before it is overwritten.
+    Remote,
 }
 
 /// How a first Primary is made.
@@ -95,6 +111,9 @@ pub enum Refusal {
     /// Both sides wrote; a person must choose.
     #[error("both sides have changed their data; a survivor must be chosen first")]
     SplitBrainUnresolved,
+    /// This side is Primary; its history cannot be given up under its users.
+    #[error("this side is Primary")]
+    IsPrimary,
     /// The better copy is arriving.
     #[error("synchronization is in progress")]
     SyncInProgress,

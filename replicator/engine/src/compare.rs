@@ -105,6 +105,8 @@ pub struct Facts {
     pub log: Option<LogRange>,
     /// The position that was last recorded here.
     pub position: Option<Position>,
+    /// A person has given this side's own history up for the one that this epoch belongs to.
+    pub given_up_for: Epoch,
     /// The summary for status.
     pub data: Data,
 }
@@ -194,6 +196,38 @@ impl Decision {
 /// Total and symmetric: `decide(a, b) == decide(b, a).mirrored()`.
 #[must_use]
 pub fn decide(mine: &Facts, theirs: &Facts) -> Decision {
+    let decision = by_history(mine, theirs);
+    let Decision::Partitioned(_) = decision else {
+        return decision;
+    };
+    match (gives_up(mine, theirs), gives_up(theirs, mine)) {
+        (true, false) => Decision::Target(since_common(mine, theirs)),
+        (false, true) => Decision::Source(since_common(mine, theirs)),
+        (false, false) | (true, true) => decision,
+    }
+}
+
+/// Whether a person has decided that the history of `mine` makes way for that of `theirs`.
+fn gives_up(mine: &Facts, theirs: &Facts) -> bool {
+    let chosen = !mine.given_up_for.is_none() && theirs.lineage.contains(&mine.given_up_for);
+    chosen && mine.role == Role::Secondary && theirs.disk == Disk::Consistent
+}
+
+/// The bits of both sides, if both reach back to the last common epoch.
+fn since_common(a: &Facts, b: &Facts) -> Extent {
+    let reaches = |one: &Facts, other: &Facts| {
+        let common = one.lineage.iter().position(|e| other.lineage.contains(e));
+        let reach = one.base_index as usize + usize::from(grant_used(one, other));
+        !one.full_dirty && common.is_some_and(|distance| distance <= reach)
+    };
+    if reaches(a, b) && reaches(b, a) {
+        Extent::Bitmap
+    } else {
+        Extent::Full
+    }
+}
+
+fn by_history(mine: &Facts, theirs: &Facts) -> Decision {
     if let Some(mismatch) = mismatch(mine, theirs) {
         return Decision::Refused(mismatch);
     }

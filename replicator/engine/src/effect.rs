@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::command::Refusal;
 use crate::event::FsKind;
 use crate::frame::Frame;
-use crate::ids::{CommandId, GuestId, JobId, SessionId};
+use crate::ids::{CommandId, Epoch, GuestId, JobId, SessionId};
 
 /// How a request of the device's user ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +111,14 @@ pub enum Effect {
     DropUndo {
         /// Repeated in the answer.
         job: JobId,
+    },
+    /// Copy the whole data as they are to a safe place that is called after an epoch, durably. Nothing else
+    /// is written meanwhile. Answered by [`crate::Event::UndoDone`].
+    KeepCopy {
+        /// Repeated in the answer.
+        job: JobId,
+        /// The head of the lineage that the data belong to.
+        epoch: Epoch,
     },
     /// Bring the block device up at a private place (no link yet) and, if asked, make a file system
     /// on it. Reads and writes of the device arrive as guest requests from now on. Answered by

@@ -504,6 +504,10 @@ impl Engine {
             }
             Command::Refresh => self.refresh(id, out),
             Command::Revert { expected_epoch } => self.revert(id, expected_epoch, out),
+            Command::Resolve {
+                expected_epoch,
+                keep,
+            } => self.resolve(id, expected_epoch, keep, out),
             Command::HealDevice => self.heal_device(id, out),
             Command::Retire => self.retire(id, out),
         }

@@ -20,6 +20,7 @@ pub mod ids;
 mod link;
 mod marks;
 mod meta;
+mod partition;
 mod replica;
 pub mod report;
 mod resync;

@@ -176,6 +176,8 @@ pub struct Report {
     pub snapshot: Option<SnapshotReport>,
     /// Why there is none, or why it is of no use.
     pub snapshot_error: String,
+    /// A person has given this side's history up for the peer's.
+    pub given_up: bool,
     /// Recovery point, of a copy that has received something.
     pub recovery: Option<RecoveryReport>,
     /// Device.

@@ -642,6 +642,9 @@ impl Engine {
         self.forget_completion();
         self.replica.epoch = self.sb.head();
         self.snapshot_served();
+        self.sb.parted_from = Epoch::NONE;
+        self.sb.given_up_for = Epoch::NONE;
+        self.sb.kept = false;
         // Where nothing was copied, the position is the completion's.
         self.replica.anchor(seq);
         self.persist(Then::Adopted(id));

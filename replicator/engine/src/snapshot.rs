@@ -66,6 +66,8 @@ pub(crate) struct Snapshots {
     room: Room,
     /// The resync that a snapshot is being made for.
     making: Option<ResyncId>,
+    /// A copy of the whole data is being made.
+    keeping: bool,
     /// The resync that goes on without a snapshot.
     without: Option<ResyncId>,
     /// Why there is none, or why it is of no use.
@@ -80,6 +82,7 @@ impl Snapshots {
             undo: held.map(|s| Undo::found(s.id, size)),
             room: held.map_or(Room::Free, |_| Room::Used),
             making: None,
+            keeping: false,
             without: None,
             error: String::new(),
         }
@@ -125,7 +128,7 @@ impl Engine {
         if self.fault.is_some() {
             return;
         }
-        self.mark_target();
+        self.mark_target(out);
         let reverts = self.is_reverting() && !self.stopping && self.replica.is_drained();
         if let Some(undo) = &mut self.snapshots.undo
             && reverts
@@ -139,10 +142,13 @@ impl Engine {
     }
 
     /// A resync is about to change the copy: a snapshot first, then the mark.
-    fn mark_target(&mut self) {
+    fn mark_target(&mut self, out: &mut Vec<Effect>) {
         let Some(resync) = self.resync_to_mark() else {
             return;
         };
+        if !self.sb.given_up_for.is_none() && !self.sb.kept {
+            return self.keep_copy(resync, out);
+        }
         let needed = self.sb.disk == Disk::Consistent
             && self.settings.snapshots != SnapshotPolicy::Never
             && self.snapshots.without != Some(resync);
@@ -162,6 +168,36 @@ impl Engine {
             self.snapshots.room = Room::Used;
             self.snapshots.making = Some(resync);
             self.persist(Then::MakeSnapshot(id));
+        }
+    }
+
+    /// A history that is given up is copied before its first block changes.
+    fn keep_copy(&mut self, resync: ResyncId, out: &mut Vec<Effect>) {
+        if self.snapshots.keeping {
+            return;
+        }
+        self.snapshots.keeping = true;
+        let epoch = self.sb.head();
+        let job = self.job(Job::Undo(UndoJob::Keep(resync, epoch)));
+        out.push(Effect::KeepCopy { job, epoch });
+    }
+
+    fn copy_kept(
+        &mut self,
+        (resync, epoch): (ResyncId, Epoch),
+        result: Result<(), String>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.snapshots.keeping = false;
+        match result {
+            // Nothing is written between two promotions apart from the peer.
+            Ok(()) if epoch == self.sb.head() && self.sb.disk == Disk::Consistent => {
+                self.sb.kept = !self.sb.given_up_for.is_none();
+                self.persist(Then::Nothing);
+            }
+            Ok(()) => {}
+            Err(why) if self.resync_to_mark() == Some(resync) => self.give_resync_up(why, out),
+            Err(why) => self.snapshots.error = why,
         }
     }
 

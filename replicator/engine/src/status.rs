@@ -24,6 +24,7 @@ pub(crate) struct Digest {
     format_blocked: u64,
     suspended: bool,
     reverting: bool,
+    given_up: bool,
     snapshot_error: String,
     mode: crate::settings::Mode,
 }
@@ -134,6 +135,7 @@ impl Engine {
             format_blocked: self.device.format_blocked,
             suspended: self.is_suspended(),
             reverting: self.is_reverting(),
+            given_up: !self.sb.given_up_for.is_none(),
             snapshot_error: self.snapshots.error.clone(),
             mode: self.stated_mode(),
         }
@@ -176,6 +178,7 @@ impl Engine {
             }),
             snapshot: self.snapshot_report(),
             snapshot_error: self.snapshots.error.clone(),
+            given_up: !self.sb.given_up_for.is_none(),
             recovery: self.recovery_report(),
             gate: self.gate(),
             device_error: self.device.error.clone(),

@@ -49,6 +49,9 @@ pub(crate) struct Superblock {
     pub(crate) judged: Option<JudgedRequest>,
     pub(crate) transition: Option<Transition>,
     pub(crate) snapshot: Option<Snapshot>,
+    /// The epoch that a person has given our history up for, and whether a copy of it is kept by now.
+    pub(crate) given_up_for: Epoch,
+    pub(crate) kept: bool,
 }
 
 impl Superblock {
@@ -136,6 +139,7 @@ impl Superblock {
                 .byte(stage_code(s.stage))
                 .word(s.taken.0 as u64);
         }
+        w.wide(self.given_up_for.0).flag(self.kept);
         w.0
     }
 
@@ -212,6 +216,8 @@ impl Superblock {
                 taken: Wall(r.word()? as i64),
             });
         }
+        s.given_up_for = Epoch(r.wide()?);
+        s.kept = r.flag()?;
         Some(s)
     }
 }
@@ -407,6 +413,8 @@ mod tests {
                 stage: Stage::Reverting,
                 taken: Wall(14),
             }),
+            given_up_for: Epoch(15),
+            kept: true,
         };
         let body = full.encode();
         assert!(body.len() <= crate::meta::BODY);

@@ -412,6 +412,7 @@ impl Engine {
         self.sb.run = self.run;
         self.sb.clean = false;
         self.sb.sealed = false;
+        self.sb.given_up_for = Epoch::NONE;
         self.persist(Then::BecamePrimary);
     }
 

@@ -33,6 +33,8 @@ mod scripted_disks;
 mod scripted_log;
 #[path = "pair_sim/scripted_modes.rs"]
 mod scripted_modes;
+#[path = "pair_sim/scripted_partition.rs"]
+mod scripted_partition;
 #[path = "pair_sim/scripted_policies.rs"]
 mod scripted_policies;
 #[path = "pair_sim/scripted_snapshot.rs"]

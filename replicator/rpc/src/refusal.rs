@@ -5,7 +5,7 @@
 pub use crate::control::v1::RefusalCode;
 
 /// Every code that means something, for tables and tests.
-pub const ALL: [RefusalCode; 15] = [
+pub const ALL: [RefusalCode; 16] = [
     RefusalCode::PeerIsPrimary,
     RefusalCode::StaleEpoch,
     RefusalCode::StaleRequest,
@@ -21,6 +21,7 @@ pub const ALL: [RefusalCode; 15] = [
     RefusalCode::Busy,
     RefusalCode::DiskFailed,
     RefusalCode::Reverting,
+    RefusalCode::IsPrimary,
 ];
 
 /// The word for status and logs.
@@ -43,6 +44,7 @@ pub const fn word(code: RefusalCode) -> &'static str {
         RefusalCode::Busy => "Busy",
         RefusalCode::DiskFailed => "DiskFailed",
         RefusalCode::Reverting => "Reverting",
+        RefusalCode::IsPrimary => "IsPrimary",
     }
 }
 

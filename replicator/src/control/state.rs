@@ -74,6 +74,11 @@ async fn running(node: &Arc<Node>, key: &VolumeKey, entry: Entry) -> pb::VolumeS
         (rate, (seen, cpu))
     };
     let state = convert::with_report(state, &report, &entry.config, now, rate);
+    let kept = node.pool.kept(key);
+    let state = pb::VolumeState {
+        kept_copies: kept.iter().map(|p| p.display().to_string()).collect(),
+        ..state
+    };
     with_device(state, &report, &handle.device, cpu.0, cpu.1)
 }
 

@@ -50,7 +50,7 @@ impl Disk for InlineDisk {
     }
 
     fn undo(&mut self, job: UndoJob) {
-        let _ = self.answers.send(undo::perform(&self.files.undo, job));
+        let _ = self.answers.send(undo::perform(&self.files, job));
     }
 
     fn has_queued(&self) -> bool {

@@ -56,7 +56,7 @@ impl ThreadDisk {
         let (shared, queue, told) = (files.clone(), disk.undo.clone(), answers.clone());
         spawn("disk-undo".to_owned(), move || {
             while let Some(job) = queue.next() {
-                let _ = told.send(undo::perform(&shared.undo, job));
+                let _ = told.send(undo::perform(&shared, job));
             }
             drop(shared);
             drop(told);

@@ -187,6 +187,7 @@ fn state(facts: &Facts) -> pb::State {
             empty: l.is_empty,
         }),
         position: facts.position.map(|p| position(&p)),
+        given_up_for: wide(facts.given_up_for.0),
     }
 }
 
@@ -378,6 +379,7 @@ fn state_from(s: pb::State) -> Result<Facts, Violation> {
             is_empty: l.empty,
         }),
         position: s.position.map(position_from).transpose()?,
+        given_up_for: epoch_from(&s.given_up_for)?,
         data: words::data_from(s.data)?,
     })
 }

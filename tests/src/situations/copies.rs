@@ -66,11 +66,48 @@ pub(super) fn interrupted_copy_goes_back(world: &mut World) -> Result<()> {
     ensure!(transition.recovery_point.is_some(), "{transition:?}");
 
     // The old primary has written alone: nobody decides for a person.
+    world.ui.typed("cargo lab heal");
     world.lab()?.heal()?;
     for side in &both {
         side.wait_for_dr(DrStatusWord::Partitioned, PATIENCE)?;
     }
+    old_primary_makes_way(world, &both)?;
     both.iter().try_for_each(|side| delete(world, side))
+}
+
+/// One patch on the side that makes way: only what differs is transferred, what it had is kept.
+fn old_primary_makes_way(world: &World, both: &[Side; 2]) -> Result<()> {
+    let [old, new] = both;
+    let alone = "written-alone";
+    leave(world, old, alone)?;
+    let epoch = old.status()?.epoch.context("an epoch")?.current;
+    world.patch(
+        old,
+        &format!(
+            r#"{{"spec":{{"role":"Secondary","partition":{{"resolution":"KeepRemote","epoch":"{epoch}"}}}}}}"#
+        ),
+    )?;
+    wait_until_normal(both)?;
+    ensure!(new.status()?.serving, "the survivor no longer serves");
+    let kept = old.wait_for("what was given up is kept", PATIENCE, |status| {
+        status.volume.as_ref()?.kept_copies.first().cloned()
+    })?;
+    let host = old.host.context("a host of the lab")?;
+    let found = world.in_host(host, &["grep", "-c", "-a", alone, &kept])?;
+    ensure!(found.trim() != "0", "{kept} does not hold what was written");
+    world.show_status(old, new)?;
+
+    // And the survivor's data are there.
+    world.ask_for(new, "Secondary")?;
+    new.wait_until_secondary(PATIENCE)?;
+    world.ask_for(old, "Primary")?;
+    old.wait_until_serving(PATIENCE)?;
+    expect_left(world, old, "before-the-copy")?;
+    ensure!(
+        !on_volume(world, old, "ls $M")?.contains(alone),
+        "{alone} came back"
+    );
+    wait_until_normal(both)
 }
 
 /// Changes how fast what leaves the side towards its peer may be.

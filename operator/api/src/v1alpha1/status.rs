@@ -497,4 +497,8 @@ pub struct VolumeStatus {
     /// What serves the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub front_end: Option<String>,
+    /// Files on the node with data that were given up after a partition. Remove them there when nobody
+    /// needs them any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_copies: Vec<String>,
 }

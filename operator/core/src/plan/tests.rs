@@ -1,6 +1,6 @@
 //! Plans: one step at a time, and when the queue manager may run.
 
-use drqm_api::v1alpha1::{DrQueueManagerStatus, EpochState};
+use drqm_api::v1alpha1::{DrQueueManagerStatus, EpochState, PartitionSpec};
 
 use super::*;
 use crate::desired::Child;
@@ -254,6 +254,46 @@ fn an_inconsistent_copy_goes_back_and_is_promoted_then() {
     let last = planned(&seen).step.expect("an order");
     assert!(matches!(last.step, ControlStep::Promote { .. }), "{last:?}");
     assert_ne!(last.id, back.id);
+}
+
+#[test]
+fn a_partition_is_ended_on_the_side_and_for_the_epoch_that_a_person_names() {
+    let decided = |resolution, epoch: &str| {
+        Some(PartitionSpec {
+            resolution,
+            epoch: epoch.to_owned(),
+        })
+    };
+    let (local, remote) = (
+        PartitionResolution::KeepLocal,
+        PartitionResolution::KeepRemote,
+    );
+    let mut seen = standby();
+    change(&mut seen, |volume| volume.data = DataWord::Diverged);
+    let epoch = seen.replicator.volume().expect("seen").epoch.clone();
+    assert_eq!(planned(&seen).step, None, "nobody has decided");
+
+    seen.object.spec.partition = decided(remote, "ffffffffffffffffffffffffffffffff");
+    assert_eq!(planned(&seen).step, None, "decided on other data");
+    seen.object.spec.partition = decided(remote, &epoch);
+    let expected = ControlStep::Resolve {
+        expected_epoch: epoch.clone(),
+        keep: remote,
+    };
+    assert_eq!(step(&planned(&seen)), Some(&expected));
+    change(&mut seen, |volume| volume.given_up = true);
+    assert_eq!(planned(&seen).step, None, "it is recorded");
+
+    // A change of mind, and a survivor that is lost.
+    seen.object.spec.partition = decided(local, &epoch);
+    assert!(matches!(
+        step(&planned(&seen)),
+        Some(ControlStep::Resolve { keep, .. }) if *keep == local
+    ));
+    change(&mut seen, |volume| volume.given_up = false);
+    assert_eq!(planned(&seen).step, None, "the other side has to give way");
+    change(&mut seen, |volume| volume.link.state = LinkState::Down);
+    assert!(planned(&seen).step.is_some());
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn steady(why: &str, names: Names<'_>) -> Option<String> {
             "{peer} holds what comes after the data here, so this side must not serve; patch spec.role to Secondary: nothing is lost"
         ),
         reason::SPLIT_BRAIN => format!(
-            "this side and {peer} changed data on their own; to keep the other side's data, delete this object and create it as Secondary; to keep this side's, do that there"
+            "this side and {peer} changed data on their own; to keep the data of {peer}, patch here spec.role to Secondary and spec.partition to {{resolution: KeepRemote, epoch: status.epoch.current}}; to keep the data here, do that on {peer}"
         ),
         reason::DUAL_PRIMARY_SUSPECTED => format!(
             "{peer} is said to be Primary too while the link is down; demote one of the two"
@@ -100,7 +100,7 @@ fn promotion(why: &str, names: Names<'_>) -> Option<String> {
             "{peer} cannot be reached and the copy here is inconsistent: it goes back to its snapshot, is promoted, and then says in status.lastTransition.recoveryPoint how old that is"
         ),
         reason::SPLIT_BRAIN_UNRESOLVED => format!(
-            "this side and {peer} changed data on their own; choose a survivor first: delete the other side's object and create it as Secondary"
+            "this side and {peer} changed data on their own; choose whose data stay first, by spec.partition: KeepRemote on the side that makes way, or KeepLocal here if {peer} is lost"
         ),
         reason::BEHIND_DEMOTION_TOKEN => format!(
             "{peer} was demoted with more data than is here; restore the link and let it catch up"

@@ -4,7 +4,9 @@
 //! keeps the time of the last change. Does not live here: the words (`drqm_api::conditions`).
 
 use drqm_api::conditions::{condition, reason};
-use drqm_api::v1alpha1::{DataWord, MaxLoss, PromoteWhenPeerUnknown, Role, VerdictWord};
+use drqm_api::v1alpha1::{
+    DataWord, MaxLoss, PartitionResolution, PromoteWhenPeerUnknown, Role, VerdictWord,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{Facts, whole_seconds};
@@ -401,7 +403,34 @@ fn split_brain(facts: &Facts<'_>) -> State {
     let situation = role::situation(volume.role, volume);
     let superseded = volume.role == Role::Primary
         && (volume.data == DataWord::Behind || volume.device.gate == Gate::Superseded);
-    if volume.data == DataWord::Diverged {
+    let peer_name = facts.peer_name();
+    let decided = facts.seen.object.spec.partition.as_ref();
+    if volume.data == DataWord::Diverged
+        && let Some(stale) = decided.filter(|decided| decided.epoch != volume.epoch)
+    {
+        good(
+            reason::DETECTED,
+            format!(
+                "spec.partition.epoch is {}, the data here are at {}: look again, and set it to that if the decision stands",
+                stale.epoch, volume.epoch
+            ),
+        )
+    } else if volume.data == DataWord::Diverged
+        && volume.role == Role::Primary
+        && decided.is_some_and(|decided| decided.resolution == PartitionResolution::KeepRemote)
+    {
+        good(
+            reason::DETECTED,
+            "spec.partition is KeepRemote, which gives up the data here and needs role Secondary: patch spec.role, too",
+        )
+    } else if volume.given_up {
+        good(
+            reason::DETECTED,
+            format!(
+                "the data here make way for those of {peer_name} as soon as both are connected; a copy is kept first"
+            ),
+        )
+    } else if volume.data == DataWord::Diverged {
         let seen = if situation.link == LinkView::Up {
             ""
         } else {

@@ -197,6 +197,7 @@ pub(super) fn volume(volume: &Volume) -> VolumeStatus {
         id: volume.volume_id.clone(),
         device: volume.device.path.clone().filter(|_| has_device),
         front_end: volume.device.front_end.clone().filter(|_| has_device),
+        kept_copies: volume.kept_copies.clone(),
     }
 }
 

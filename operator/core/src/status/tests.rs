@@ -1,7 +1,9 @@
 //! Status: stable, in steps, and telling the truth.
 
 use drqm_api::conditions::condition;
-use drqm_api::v1alpha1::{DataWord, DrStatusWord, LinkWord, TransitionKind};
+use drqm_api::v1alpha1::{
+    DataWord, DrStatusWord, LinkWord, PartitionResolution, PartitionSpec, TransitionKind,
+};
 
 use super::*;
 use crate::observed::{LinkState, RecoveryPointFacts, SnapshotFacts, Sync, Transition};
@@ -352,6 +354,29 @@ fn a_copy_that_goes_back_to_its_snapshot_says_how_far_it_is() {
         (status.snapshot, status.dr.snapshot_reversion_percent),
         (None, None)
     );
+}
+
+#[test]
+fn a_decision_that_cannot_be_carried_out_is_explained() {
+    let mut seen = serving();
+    first(&mut seen);
+    edit(&mut seen, |volume| volume.data = DataWord::Diverged);
+    let epoch = seen.replicator.volume().expect("seen").epoch.clone();
+    let other = "ffffffffffffffffffffffffffffffff".to_owned();
+    for (epoch, word) in [(epoch.clone(), "patch spec.role"), (other, epoch.as_str())] {
+        seen.object.spec.partition = Some(PartitionSpec {
+            resolution: PartitionResolution::KeepRemote,
+            epoch,
+        });
+        let status = published(&seen).status.expect("changed");
+        let split = status
+            .conditions
+            .iter()
+            .find(|found| found.type_ == condition::SPLIT_BRAIN)
+            .expect("always listed");
+        assert_eq!(split.status, "True");
+        assert!(split.message.contains(word), "{}", split.message);
+    }
 }
 
 #[test]

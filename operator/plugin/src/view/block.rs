@@ -58,6 +58,10 @@ const LINES: &[Line] = &[
         Some(format!("{percent}%"))
     }),
     plain("Snapshot", snapshot),
+    plain("Kept copies", |seen, _| {
+        let kept = &seen.status.volume.as_ref()?.kept_copies;
+        (!kept.is_empty()).then(|| kept.join(", "))
+    }),
     plain("Recovery point", |seen, _| {
         seen.status.recovery_point.as_ref().map(recovery_point)
     }),

@@ -86,15 +86,32 @@ fn all(node: u128) -> Vec<Facts> {
     states
 }
 
+/// Some of them, each with everything that a person may have given it up for.
+fn with_choices(node: u128) -> Vec<Facts> {
+    let some = all(node).into_iter().step_by(29);
+    let chosen = |f: Facts| {
+        [0, 1, 2, 3].map(|epoch| Facts {
+            given_up_for: Epoch(epoch),
+            ..f.clone()
+        })
+    };
+    some.flat_map(chosen).collect()
+}
+
+fn pairs() -> [(Vec<Facts>, Vec<Facts>); 2] {
+    [(all(1), all(2)), (with_choices(1), with_choices(2))]
+}
+
 #[test]
 fn both_sides_decide_mirror_images() {
-    let (left, right) = (all(1), all(2));
     let mut kinds = std::collections::HashSet::new();
-    for a in &left {
-        for b in &right {
-            let d = decide(a, b);
-            assert_eq!(d, decide(b, a).mirrored(), "\n{a:?}\n{b:?}");
-            kinds.insert(d);
+    for (left, right) in pairs() {
+        for a in &left {
+            for b in &right {
+                let d = decide(a, b);
+                assert_eq!(d, decide(b, a).mirrored(), "\n{a:?}\n{b:?}");
+                kinds.insert(d);
+            }
         }
     }
     assert!(
@@ -110,32 +127,75 @@ fn unresolved(mine: &Facts, theirs: &Facts) -> bool {
 
 #[test]
 fn no_decision_sends_from_a_bad_copy_or_to_a_primary() {
-    for a in &all(1) {
-        for b in &all(2) {
-            match decide(a, b) {
-                Decision::Source(extent) => {
-                    assert_eq!(a.disk, Disk::Consistent);
-                    assert_eq!(b.role, Role::Secondary);
-                    let full = |x: &Facts, y| x.full_dirty && !completion_arrived(x, y);
-                    let unknown = full(a, b) || full(b, a) || b.disk == Disk::Empty;
-                    assert!(extent == Extent::Full || !unknown);
-                    if extent == Extent::Log {
-                        assert_served_from_log(a, b);
-                    }
-                }
-                Decision::InSync => {
-                    assert!(a.disk == Disk::Consistent && b.disk == Disk::Consistent);
-                    assert!(!unresolved(a, b) && !unresolved(b, a));
-                }
-                Decision::Superseded => assert_eq!(a.role, Role::Primary),
-                Decision::AwaitFirstPrimary
-                | Decision::Target(_)
-                | Decision::Superseding
-                | Decision::Partitioned(_)
-                | Decision::Refused(_) => {}
-            }
+    for (left, right) in pairs() {
+        for a in &left {
+            right.iter().for_each(|b| assert_sound(a, b));
         }
     }
+}
+
+fn assert_sound(a: &Facts, b: &Facts) {
+    match decide(a, b) {
+        Decision::Source(extent) => {
+            assert_eq!(a.disk, Disk::Consistent);
+            assert_eq!(b.role, Role::Secondary);
+            let full = |x: &Facts, y| x.full_dirty && !completion_arrived(x, y);
+            let unknown = full(a, b) || full(b, a) || b.disk == Disk::Empty;
+            assert!(extent == Extent::Full || !unknown);
+            if extent == Extent::Log {
+                assert_served_from_log(a, b);
+            }
+            // A history of its own makes way only where a person has said so.
+            if matches!(by_history(a, b), Decision::Partitioned(_)) {
+                assert!(a.lineage.contains(&b.given_up_for));
+            }
+        }
+        Decision::InSync => {
+            assert!(a.disk == Disk::Consistent && b.disk == Disk::Consistent);
+            assert!(!unresolved(a, b) && !unresolved(b, a));
+        }
+        Decision::Superseded => assert_eq!(a.role, Role::Primary),
+        Decision::AwaitFirstPrimary
+        | Decision::Target(_)
+        | Decision::Superseding
+        | Decision::Partitioned(_)
+        | Decision::Refused(_) => {}
+    }
+}
+
+#[test]
+fn a_choice_ends_a_partition_and_nothing_else() {
+    let (winner, loser) = (facts(1, &[3, 1]), facts(2, &[2, 1]));
+    let reaching = |f: &Facts, base_index| Facts {
+        base_index,
+        ..f.clone()
+    };
+    let given_up = |f: &Facts| Facts {
+        given_up_for: Epoch(3),
+        ..f.clone()
+    };
+    let parted = Decision::Partitioned(Parted::Diverged);
+    assert_eq!(decide(&winner, &loser), parted);
+    let all = decide(&winner, &given_up(&loser));
+    assert_eq!(all, Decision::Source(Extent::Full));
+    let delta = decide(&reaching(&winner, 1), &given_up(&reaching(&loser, 1)));
+    assert_eq!(delta, Decision::Source(Extent::Bitmap));
+    let primary = Facts {
+        role: Role::Primary,
+        ..given_up(&loser)
+    };
+    assert_eq!(decide(&winner, &primary), parted);
+    let other = facts(1, &[4, 1]);
+    assert_eq!(decide(&other, &given_up(&loser)), parted);
+    // The winner has gone on.
+    let later = facts(1, &[5, 3, 1]);
+    let on = decide(&later, &given_up(&loser));
+    assert_eq!(on, Decision::Source(Extent::Full));
+    let both = Facts {
+        given_up_for: Epoch(2),
+        ..winner
+    };
+    assert_eq!(decide(&both, &given_up(&loser)), parted);
 }
 
 /// The log holds everything in which two consistent copies differ.

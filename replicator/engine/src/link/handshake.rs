@@ -42,6 +42,7 @@ impl Engine {
             run: self.run,
             log: self.log_range(),
             position: self.replica.recorded,
+            given_up_for: self.sb.given_up_for,
             data: self.data(),
         }
     }
@@ -158,7 +159,17 @@ impl Engine {
             self.marks.completed();
             self.peer_has_everything();
         }
-        self.sb.parted_from = Epoch::NONE;
+        // Given up is not yet resolved: until the other history is adopted, ours is not promoted.
+        if self.sb.given_up_for.is_none() || !matches!(decision, Decision::Target(_)) {
+            self.sb.parted_from = Epoch::NONE;
+        }
+        // What was given up for a partition does not outlive it.
+        if !matches!(
+            decision,
+            Decision::Target(_) | Decision::Partitioned(_) | Decision::Refused(_)
+        ) {
+            self.sb.given_up_for = Epoch::NONE;
+        }
         match decision {
             Decision::InSync => self.peer_has_everything(),
             Decision::Superseded => {

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use crate::effect::Effect;
 use crate::engine::{Engine, Job};
 use crate::event::IoError;
-use crate::ids::{JobId, NodeId, SnapshotId};
+use crate::ids::{Epoch, JobId, NodeId, ResyncId, SnapshotId};
 use crate::marks::{Bitmap, chunks_of};
 use crate::meta::codec::{Reader, Writer};
 use crate::meta::{self, BLOCK, Kind};
@@ -45,6 +45,8 @@ pub(crate) enum UndoJob {
     Write(Saved),
     Flush(SnapshotId),
     Drop,
+    /// The whole data are copied, for this resync.
+    Keep(ResyncId, Epoch),
     /// The log is read from here.
     Scan(SnapshotId, u64),
     /// Old content is written back.
@@ -431,6 +433,7 @@ impl Engine {
             UndoJob::Make(id) => self.snapshot_made(id, result, out),
             UndoJob::Write(saved) => self.content_kept(saved, result, out),
             UndoJob::Flush(id) => self.log_secured(id, result),
+            UndoJob::Keep(resync, epoch) => self.copy_kept((resync, epoch), result, out),
             // What is left over is emptied by the next snapshot.
             UndoJob::Drop => self.snapshots.room = super::Room::Free,
             other @ (UndoJob::Save(..) | UndoJob::Scan(..) | UndoJob::PutBack) => {

@@ -2,7 +2,7 @@
 //! way back to a healthy pair.
 
 use drqm_engine::Event;
-use drqm_engine::command::{Command, Initialize, JudgedRequest, Refusal};
+use drqm_engine::command::{Command, Initialize, JudgedRequest, Keep, Refusal};
 use drqm_engine::ids::{CommandId, Epoch};
 use drqm_engine::report::{Data, Gate, LinkReport, Report};
 use drqm_engine::role::Role;
@@ -267,6 +267,49 @@ impl World {
             self.fail(format!("Normal and quiet, and block {block} differs"));
         }
         true
+    }
+
+    /// A person gives up what one side has: it must end as a copy of the other, and what it had is kept.
+    pub(crate) fn resolve(&mut self, loser: usize) {
+        self.note(|| format!("operator: {loser} gives its history up"));
+        for n in 0..2 {
+            self.start(n);
+        }
+        let known = |w: &Self| w.report(loser).is_some_and(|r| r.data == Data::Diverged);
+        if !self.until(60 * SECOND, known) {
+            return self.fail("the side to be given up does not say that it is partitioned");
+        }
+        if let Some(id) = self.demote(loser) {
+            self.answer(loser, id);
+        }
+        self.until(60 * SECOND, known);
+        let had = self.nodes[loser].data.read(0, self.config.size);
+        let head = self.report(loser).and_then(|r| r.lineage.first().copied());
+        let id = self.command(
+            loser,
+            Command::Resolve {
+                expected_epoch: head.unwrap_or(Epoch::NONE),
+                keep: Keep::Remote,
+            },
+        );
+        match self.answer(loser, id) {
+            Some(Ok(())) | None => {}
+            Some(Err(why)) => self.fail(format!("giving up is refused: {why}")),
+        }
+        if self.rng.chance(50) {
+            let pause = self.rng.between(0, 300 * MS);
+            self.run(pause);
+            let power = self.rng.chance(50);
+            self.crash(loser, power);
+            self.start(loser);
+        }
+        let over = |w: &Self| !w.is_parted();
+        if !self.until(120 * SECOND, over) {
+            return self.fail("a partition that was resolved stays");
+        }
+        if self.nodes[loser].kept.take() != Some(had) {
+            self.fail("what was given up is not kept");
+        }
     }
 
     /// A partition needs two sides that were promoted apart, and no one ends it.

@@ -98,7 +98,17 @@ fn live(w: &mut World, rng: &mut Rng, incidents: &[u64]) -> Option<End> {
         return None;
     }
     w.users_go_on();
-    w.converge()
+    let end = w.converge()?;
+    if end == End::Partitioned && rng.chance(70) {
+        let loser = rng.below(2) as usize;
+        w.resolve(loser);
+        w.users_go_on();
+        match w.converge()? {
+            End::Normal => {}
+            End::Partitioned => w.fail("a resolved partition comes back"),
+        }
+    }
+    w.failure.is_none().then_some(end)
 }
 
 /// What happens to a pair.

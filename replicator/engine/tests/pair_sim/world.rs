@@ -112,6 +112,7 @@ pub(crate) enum Io {
     UndoFlush(JobId, Cover),
     /// The undo log is emptied.
     UndoEmpty(JobId),
+    Keep(JobId),
 }
 
 pub(crate) enum Action {
@@ -133,6 +134,8 @@ pub(crate) struct Node {
     pub(crate) data: DataDisk,
     pub(crate) meta: MetaDisk,
     pub(crate) undo: DataDisk,
+    /// What was given up last.
+    pub(crate) kept: Option<Vec<u8>>,
     pub(crate) device: Device,
     pub(crate) guest: Guest,
     pub(crate) session: Option<u64>,
@@ -192,6 +195,7 @@ impl World {
             data: DataDisk::default(),
             meta: MetaDisk::new(Engine::metadata_len(size)),
             undo: DataDisk::default(),
+            kept: None,
             device: Device::Closed,
             guest: Guest::default(),
             session: None,
@@ -558,6 +562,7 @@ impl World {
             Effect::MakeUndo { job, .. } | Effect::DropUndo { job } => {
                 self.io(n, Io::UndoEmpty(job));
             }
+            Effect::KeepCopy { job, .. } => self.io(n, Io::Keep(job)),
             Effect::CompleteGuest { id, completion } => self.guest_completed(n, id, completion),
             Effect::OpenDevice { format } => self.open_device(n, format.is_some()),
             Effect::PublishDevice => {
@@ -613,9 +618,11 @@ impl World {
 
     fn io_ended(&mut self, n: usize, io: Io) {
         let odds = match io {
-            Io::UndoRead(..) | Io::UndoWrite(..) | Io::UndoFlush(..) | Io::UndoEmpty(..) => {
-                self.config.undo_errors
-            }
+            Io::UndoRead(..)
+            | Io::UndoWrite(..)
+            | Io::UndoFlush(..)
+            | Io::UndoEmpty(..)
+            | Io::Keep(..) => self.config.undo_errors,
             Io::Read(..) | Io::Write(..) | Io::Flush(..) | Io::Meta(..) => self.config.errors,
         };
         let told = self.fail_next == Some(n) && matches!(io, Io::Write(..) | Io::Flush(..));
@@ -680,6 +687,12 @@ impl World {
             Io::UndoEmpty(job) => {
                 if !fails {
                     node.undo = DataDisk::default();
+                }
+                undo_done(job, fails)
+            }
+            Io::Keep(job) => {
+                if !fails {
+                    node.kept = Some(node.data.read(0, self.config.size));
                 }
                 undo_done(job, fails)
             }

@@ -189,6 +189,26 @@ pub struct RevertResponse {
     pub state: ::core::option::Option<VolumeState>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveRequest {
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<VolumeRef>,
+    /// As of SetRole.
+    #[prost(string, tag = "2")]
+    pub command_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub expected_epoch: ::prost::alloc::string::String,
+    #[prost(enumeration = "Keep", tag = "4")]
+    pub keep: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResolveResponse {
+    /// Absent: recorded, or nothing to resolve.
+    #[prost(message, optional, tag = "1")]
+    pub refusal: ::core::option::Option<Refusal>,
+    #[prost(message, optional, tag = "2")]
+    pub state: ::core::option::Option<VolumeState>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteVolumeRequest {
     #[prost(message, optional, tag = "1")]
     pub volume: ::core::option::Option<VolumeRef>,
@@ -402,6 +422,12 @@ pub struct VolumeState {
     /// Why there is no snapshot, or why it is of no use.
     #[prost(string, tag = "30")]
     pub snapshot_error: ::prost::alloc::string::String,
+    /// A person has given this side's history up for the peer's, and the two have not met since.
+    #[prost(bool, tag = "31")]
+    pub given_up: bool,
+    /// Files on the node with what was given up.
+    #[prost(string, repeated, tag = "32")]
+    pub kept_copies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -674,6 +700,7 @@ pub enum RefusalCode {
     Busy = 13,
     DiskFailed = 14,
     Reverting = 15,
+    IsPrimary = 16,
 }
 impl RefusalCode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -698,6 +725,7 @@ impl RefusalCode {
             Self::Busy => "REFUSAL_CODE_BUSY",
             Self::DiskFailed => "REFUSAL_CODE_DISK_FAILED",
             Self::Reverting => "REFUSAL_CODE_REVERTING",
+            Self::IsPrimary => "REFUSAL_CODE_IS_PRIMARY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -719,6 +747,37 @@ impl RefusalCode {
             "REFUSAL_CODE_BUSY" => Some(Self::Busy),
             "REFUSAL_CODE_DISK_FAILED" => Some(Self::DiskFailed),
             "REFUSAL_CODE_REVERTING" => Some(Self::Reverting),
+            "REFUSAL_CODE_IS_PRIMARY" => Some(Self::IsPrimary),
+            _ => None,
+        }
+    }
+}
+/// Whose history stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Keep {
+    Unspecified = 0,
+    Local = 1,
+    Remote = 2,
+}
+impl Keep {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KEEP_UNSPECIFIED",
+            Self::Local => "KEEP_LOCAL",
+            Self::Remote => "KEEP_REMOTE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEEP_UNSPECIFIED" => Some(Self::Unspecified),
+            "KEEP_LOCAL" => Some(Self::Local),
+            "KEEP_REMOTE" => Some(Self::Remote),
             _ => None,
         }
     }
@@ -966,6 +1025,32 @@ pub mod control_client {
                 .insert(GrpcMethod::new("drqm.control.v1.Control", "Revert"));
             self.inner.unary(req, path, codec).await
         }
+        /// Ends a partition as far as this side is concerned. Giving up is carried out when the two meet; what is
+        /// given up is copied first.
+        pub async fn resolve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResolveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/drqm.control.v1.Control/Resolve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("drqm.control.v1.Control", "Resolve"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Replaces a dead front-end (the replicator was killed under a mounted file system): unmounts dead
         /// mounts in the host's namespace, makes a new device, repoints the link.
         pub async fn heal_device(
@@ -1071,6 +1156,12 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::RevertRequest>,
         ) -> std::result::Result<tonic::Response<super::RevertResponse>, tonic::Status>;
+        /// Ends a partition as far as this side is concerned. Giving up is carried out when the two meet; what is
+        /// given up is copied first.
+        async fn resolve(
+            &self,
+            request: tonic::Request<super::ResolveRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResolveResponse>, tonic::Status>;
         /// Replaces a dead front-end (the replicator was killed under a mounted file system): unmounts dead
         /// mounts in the host's namespace, makes a new device, repoints the link.
         async fn heal_device(
@@ -1456,6 +1547,49 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevertSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/drqm.control.v1.Control/Resolve" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResolveSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::ResolveRequest>
+                    for ResolveSvc<T> {
+                        type Response = super::ResolveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResolveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::resolve(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResolveSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -145,6 +145,9 @@ pub struct State {
     /// The position that was last recorded.
     #[prost(message, optional, tag = "27")]
     pub position: ::core::option::Option<Position>,
+    /// A person has given this side's own history up for the one that this epoch belongs to.
+    #[prost(bytes = "bytes", tag = "28")]
+    pub given_up_for: ::prost::bytes::Bytes,
 }
 /// Whoever stands at `from` or later gets the rest, up to `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

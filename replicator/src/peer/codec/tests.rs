@@ -52,6 +52,7 @@ fn full_facts() -> Facts {
             is_empty: true,
         }),
         position: Some(place(16)),
+        given_up_for: Epoch(17),
         data: Data::Behind,
     }
 }

@@ -1,0 +1,69 @@
+//! The end of a partition: a person says whose history stays.
+//!
+//! Nothing is decided here by itself. Giving up is recorded for one history of the peer's; it takes effect when
+//! the two meet ([`crate::compare`]), and never under a Primary.
+//!
+//! Does not live here: the copy that is kept of what is given up ([`crate::snapshot`]).
+
+use crate::command::{Keep, Refusal};
+use crate::effect::Effect;
+use crate::engine::Engine;
+use crate::ids::{CommandId, Epoch};
+use crate::role::Role;
+use crate::superblock::Then;
+
+impl Engine {
+    pub(crate) fn resolve(
+        &mut self,
+        id: CommandId,
+        expected: Epoch,
+        keep: Keep,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.may_resolve(expected, keep) {
+            Ok(true) => {}
+            Ok(false) => return out.push(Effect::Answer { id, result: Ok(()) }),
+            Err(refusal) => {
+                let result = Err(refusal);
+                return out.push(Effect::Answer { id, result });
+            }
+        }
+        match keep {
+            Keep::Local => {
+                self.sb.given_up_for = Epoch::NONE;
+                self.sb.parted_from = Epoch::NONE;
+            }
+            Keep::Remote => self.sb.given_up_for = self.sb.parted_from,
+        }
+        self.sb.kept = false;
+        self.persist(Then::Answer(id));
+        self.compare_again("a partition is resolved", out);
+    }
+
+    /// `Ok(true)`: record it; `Ok(false)`: nothing to resolve, or recorded already.
+    fn may_resolve(&self, expected: Epoch, keep: Keep) -> Result<bool, Refusal> {
+        if self.change.is_some() || self.stopping {
+            return Err(Refusal::Busy);
+        }
+        if self.is_reverting() {
+            return Err(Refusal::Reverting);
+        }
+        if self.link.is_target() {
+            return Err(Refusal::SyncInProgress);
+        }
+        if self.sb.parted_from.is_none() {
+            return Ok(false);
+        }
+        if expected != self.sb.head() {
+            return Err(Refusal::StaleEpoch {
+                expected,
+                current: self.sb.head(),
+            });
+        }
+        match keep {
+            Keep::Local => Ok(true),
+            Keep::Remote if self.sb.role == Role::Primary => Err(Refusal::IsPrimary),
+            Keep::Remote => Ok(self.sb.given_up_for != self.sb.parted_from),
+        }
+    }
+}
