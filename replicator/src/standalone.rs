@@ -149,6 +149,7 @@ fn config(args: &StandaloneArgs) -> VolumeConfig {
         suspend_io_on_peer_loss: false,
         pull_ahead_on_congestion: false,
         snapshots: Snapshots::default(),
+        resync_rate: None,
     }
 }
 

@@ -182,6 +182,11 @@ fn bad_at_creation() -> Vec<(&'static str, Value, &'static str)> {
             "partition.epoch",
         ),
         (
+            "/spec/replication/limits",
+            json!({"resyncRateBytesPerSecond": 4096}),
+            "resyncRateBytesPerSecond",
+        ),
+        (
             "/spec/replication/onPeerLoss",
             json!("SuspendIO"),
             "needs mode Synchronous or FlushSynchronous",

@@ -295,6 +295,10 @@ pub struct ReplicationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_congestion: Option<OnCongestion>,
 
+    /// Bounds of what replication takes.
+    #[serde(default)]
+    pub limits: LimitsSpec,
+
     /// Port this side listens on for its peer. Any number of pairs may share 7001.
     #[serde(default = "replication_port")]
     #[schemars(range(min = 1024, max = 65535))]
@@ -346,6 +350,17 @@ pub enum OnCongestion {
     Block,
     /// It is left behind and caught up with later.
     PullAhead,
+}
+
+/// Bounds of what replication takes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsSpec {
+    /// Bytes per second that a synchronization from this side may read and send, at least 1048576.
+    /// Omitted: as fast as disks and link allow. What the queue manager writes is not held back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1_048_576, max = 1_099_511_627_776_u64))]
+    pub resync_rate_bytes_per_second: Option<u64>,
 }
 
 /// The other half.
@@ -494,6 +509,7 @@ impl Default for ReplicationSpec {
             mode: Mode::default(),
             on_peer_loss: OnPeerLoss::default(),
             on_congestion: None,
+            limits: LimitsSpec::default(),
             port: replication_port(),
             local_address: None,
             peer: None,

@@ -53,6 +53,8 @@ pub struct Valid {
     pub on_peer_loss: OnPeerLoss,
     /// What is done with a slow peer.
     pub on_congestion: OnCongestion,
+    /// Bytes per second of a synchronization from here.
+    pub resync_rate: Option<u64>,
     /// Port.
     pub port: u16,
     /// Address to bind and dial from.
@@ -140,6 +142,7 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         mode: spec.replication.mode,
         on_peer_loss: spec.replication.on_peer_loss,
         on_congestion: on_congestion(spec),
+        resync_rate: spec.replication.limits.resync_rate_bytes_per_second,
         port: spec.replication.port,
         local_address: spec.replication.local_address.clone(),
         peer: spec.replication.peer.clone(),

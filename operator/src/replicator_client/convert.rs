@@ -69,6 +69,7 @@ pub fn configure_request(valid: &Valid, tls: Option<&PairTls>) -> wire::Configur
             OnCongestion::Block => false,
             OnCongestion::PullAhead => true,
         },
+        resync_bytes_per_second: valid.resync_rate.unwrap_or_default(),
         snapshots: match valid.before_resync {
             BeforeResync::Required => wire::SnapshotPolicy::Required,
             BeforeResync::BestEffort => wire::SnapshotPolicy::BestEffort,

@@ -356,6 +356,7 @@ impl Engine {
             self.congestion_wakeup(),
             self.device_wakeup(),
             self.replica_wakeup(),
+            self.resync_wakeup(),
         ]
         .into_iter()
         .flatten()

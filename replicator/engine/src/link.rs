@@ -148,23 +148,23 @@ impl Link {
 
     pub(crate) fn is_in_order(&self) -> bool {
         matches!(self.join(), Some(Join::InOrder))
-            || matches!(self.join(), Some(Join::Source(s)) if s.is_completion_sent())
+            || self.source().is_some_and(Source::is_completion_sent)
     }
 
     /// Whether everything has been copied and the completion is being prepared.
     pub(crate) fn is_completing(&self) -> bool {
-        matches!(self.join(), Some(Join::Source(s)) if s.is_completing())
+        self.source().is_some_and(Source::is_completing)
     }
 
     /// Whether a completion is being prepared or on its way: our head must not move until the peer
     /// has adopted it, or the session has ended.
     pub(crate) fn awaits_adoption(&self) -> bool {
-        matches!(self.join(), Some(Join::Source(s)) if s.awaits_adoption())
+        self.source().is_some_and(Source::awaits_adoption)
     }
 
     /// Whether an empty union is being completed: the peer takes no data before the completion.
     pub(crate) fn completes_unannounced(&self) -> bool {
-        matches!(self.join(), Some(Join::Source(s)) if s.completes_unannounced())
+        self.source().is_some_and(Source::completes_unannounced)
     }
 
     pub(crate) fn is_ahead(&self) -> bool {
@@ -177,6 +177,42 @@ impl Link {
 
     pub(crate) fn is_target(&self) -> bool {
         matches!(self.join(), Some(Join::Target(_)))
+    }
+
+    /// The copy to the peer, if that is what the two have joined for.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        if let Some(Join::Source(source)) = self.join() {
+            Some(source)
+        } else {
+            None
+        }
+    }
+
+    /// See [`Link::source`].
+    pub(crate) fn source_mut(&mut self) -> Option<&mut Source> {
+        if let Some(Join::Source(source)) = self.join_mut() {
+            Some(source)
+        } else {
+            None
+        }
+    }
+
+    /// The copy from the peer, if that is what the two have joined for.
+    pub(crate) fn target(&self) -> Option<&Target> {
+        if let Some(Join::Target(target)) = self.join() {
+            Some(target)
+        } else {
+            None
+        }
+    }
+
+    /// See [`Link::target`].
+    pub(crate) fn target_mut(&mut self) -> Option<&mut Target> {
+        if let Some(Join::Target(target)) = self.join_mut() {
+            Some(target)
+        } else {
+            None
+        }
     }
 
     /// The decision that blocks this session, if one does.
@@ -427,8 +463,9 @@ impl Engine {
                     Ok(())
                 }
             }
-            Frame::Bitmap { runs, union } if self.link.is_joined() => {
-                self.bitmap_heard(&runs, union, out)
+            Frame::Bitmap { runs, union: true } if self.link.is_target() => self.union_heard(&runs),
+            Frame::Bitmap { runs, union: false } if self.link.is_source() => {
+                self.own_bits_heard(&runs, out)
             }
             Frame::BitmapStored if self.link.is_source() => self.bitmap_stored(out),
             Frame::ResyncBegin { id, total_chunks } if self.link.is_target() => {

@@ -18,29 +18,35 @@
 //! The base bits of the source are only added to until the adoption arrives: the target may lose its
 //! cache, so what was sent proves nothing. Progress lives in `pending`, in memory.
 
+mod target;
+
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::compare::{Disk, Extent, SentCompletion};
+use crate::compare::{Extent, SentCompletion};
 use crate::effect::Effect;
-use crate::engine::{AfterPages, Engine, Job};
+use crate::engine::{Engine, Job};
 use crate::event::IoError;
 use crate::frame::{Frame, Payload, WireWrite};
-use crate::ids::{Epoch, ResyncId, Seq, SessionId, VolumeId};
+use crate::ids::{ResyncId, Seq};
 use crate::link::Join;
 use crate::marks::Bitmap;
-use crate::role::Role;
-use crate::settings::{CHUNK_SHIFT, RESYNC_WINDOW_BYTES};
+use crate::settings::{CHUNK_SHIFT, RESYNC_RATE_MIN, RESYNC_WINDOW_BYTES};
 use crate::superblock::Then;
 use crate::time::Mono;
+pub(crate) use target::Target;
 
 /// Bytes of one read: a live 4 KiB write waits behind at most one such frame per place in the queue.
 const READ_BYTES: u64 = 256 << 10;
 
 /// Reads of a copy under way at once.
 const READS_MAX: u32 = 8;
+
+/// How far a copy may be ahead of its rate: enough that reads do not come one by one.
+const PACE_AHEAD: Duration = Duration::from_millis(100);
 
 /// Runs of a bitmap frame; more are merged, so that a frame stays under its limit.
 const RUNS_MAX: usize = 32 << 10;
@@ -79,6 +85,8 @@ pub(crate) struct Source {
     started: Mono,
     cursor: u64,
     reads: u32,
+    /// When what was read so far would have been read at the rate that is allowed.
+    paced: Mono,
     outstanding: VecDeque<(Seq, u64)>,
     outstanding_bytes: u64,
 }
@@ -131,6 +139,11 @@ impl Source {
         Some(first..end)
     }
 
+    /// When the next chunk may be read, at the rate that is allowed: a little may be read ahead.
+    fn may_read_from(&self) -> Mono {
+        Mono(self.paced.0.saturating_sub(PACE_AHEAD.as_micros() as u64))
+    }
+
     pub(crate) fn copy(&self) -> Option<Copy> {
         let done = self.total.saturating_sub(self.pending.count());
         (self.total > 0).then_some(Copy {
@@ -142,61 +155,7 @@ impl Source {
     }
 }
 
-/// The receiving side.
-pub(crate) struct Target {
-    extent: Extent,
-    id: Option<ResyncId>,
-    /// The mark is on its way to disk.
-    marking: bool,
-    began: bool,
-    stored: bool,
-    total: u64,
-    done: u64,
-    started: Mono,
-    completion: Option<(ResyncId, Vec<Epoch>, Seq, VolumeId)>,
-    adopting: bool,
-}
-
-impl Target {
-    pub(crate) fn new(extent: Extent, now: Mono) -> Self {
-        Self {
-            extent,
-            id: None,
-            marking: false,
-            began: false,
-            stored: extent == Extent::Log,
-            total: 0,
-            done: 0,
-            started: now,
-            completion: None,
-            adopting: false,
-        }
-    }
-
-    /// Whether the copy is marked, so that data may come. After an empty union, writes follow the
-    /// completion; those of a log come in order.
-    pub(crate) fn receives(&self) -> bool {
-        self.began || self.completion.is_some() || self.replays()
-    }
-
-    /// Whether the copy stays what it is, an earlier state, until it has caught up.
-    pub(crate) fn replays(&self) -> bool {
-        self.extent == Extent::Log
-    }
-
-    pub(crate) fn copy(&self) -> Option<Copy> {
-        (self.total > 0).then_some(Copy {
-            source: false,
-            done: self.done.min(self.total) << CHUNK_SHIFT,
-            total: self.total << CHUNK_SHIFT,
-            started: self.started,
-        })
-    }
-}
-
 impl Engine {
-    // === source ===
-
     pub(crate) fn begin_source(&mut self, extent: Extent, out: &mut Vec<Effect>) -> Source {
         self.marks.resync_began();
         self.forget_completion();
@@ -222,38 +181,9 @@ impl Engine {
             started: self.now.mono,
             cursor: 0,
             reads: 0,
+            paced: self.now.mono,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
-        }
-    }
-
-    fn source(&mut self) -> Option<&mut Source> {
-        match self.link.join_mut() {
-            Some(Join::Source(s)) => Some(s),
-            Some(
-                Join::Idle
-                | Join::InOrder
-                | Join::Ahead
-                | Join::Behind
-                | Join::Target(_)
-                | Join::Blocked(_),
-            )
-            | None => None,
-        }
-    }
-
-    fn target(&mut self) -> Option<&mut Target> {
-        match self.link.join_mut() {
-            Some(Join::Target(t)) => Some(t),
-            Some(
-                Join::Idle
-                | Join::InOrder
-                | Join::Ahead
-                | Join::Behind
-                | Join::Source(_)
-                | Join::Blocked(_),
-            )
-            | None => None,
         }
     }
 
@@ -271,45 +201,34 @@ impl Engine {
         Ok(())
     }
 
-    pub(crate) fn bitmap_heard(
+    /// The target's own bits: the union goes back.
+    pub(crate) fn own_bits_heard(
         &mut self,
         runs: &[(u64, u64)],
-        union: bool,
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
-        let waits = self
-            .source()
-            .is_some_and(|s| s.stage == Stage::AwaitPeerBits);
-        let stores = self.target().is_some_and(|t| !t.began && !t.stored);
-        if waits && !union {
-            self.add_runs(runs)?;
-            let bits = self.marks.base().clone();
-            let runs = bits.runs(RUNS_MAX);
-            let s = self.source().expect("checked above");
+        let source = self.link.source_mut();
+        if !source.is_some_and(|s| s.stage == Stage::AwaitPeerBits) {
+            return Err("bits out of turn".to_owned());
+        }
+        self.add_runs(runs)?;
+        let bits = self.marks.base().clone();
+        let runs = bits.runs(RUNS_MAX);
+        if let Some(s) = self.link.source_mut() {
             s.total = bits.count();
             s.pending = bits;
             s.stage = Stage::AwaitStored;
-            self.send(Frame::Bitmap { runs, union: true }, out);
-            Ok(())
-        } else if stores && union {
-            self.add_runs(runs)?;
-            self.target().expect("checked above").stored = true;
-            let session = self.link.session_id();
-            self.store_pages(AfterPages::UnionStored(session));
-            Ok(())
-        } else {
-            Err("a bitmap out of turn".to_owned())
         }
-    }
-
-    pub(crate) fn union_stored(&mut self, session: Option<SessionId>, out: &mut Vec<Effect>) {
-        if self.link.is_target() && self.link.session_id() == session {
-            self.send(Frame::BitmapStored, out);
-        }
+        self.send(Frame::Bitmap { runs, union: true }, out);
+        Ok(())
     }
 
     pub(crate) fn bitmap_stored(&mut self, out: &mut Vec<Effect>) -> Result<(), String> {
-        let Some(s) = self.source().filter(|s| s.stage == Stage::AwaitStored) else {
+        let Some(s) = self
+            .link
+            .source_mut()
+            .filter(|s| s.stage == Stage::AwaitStored)
+        else {
             return Err("a stored bitmap out of turn".to_owned());
         };
         if s.pending.count() == 0 && s.extent == Extent::Bitmap {
@@ -323,7 +242,7 @@ impl Engine {
     }
 
     pub(crate) fn resync_ready(&mut self, id: ResyncId) -> Result<(), String> {
-        match self.source() {
+        match self.link.source_mut() {
             Some(s) if s.id == id && s.stage == Stage::AwaitReady => {
                 s.stage = Stage::Copying;
                 s.announced = true;
@@ -343,13 +262,13 @@ impl Engine {
         }
         while let Some((offset, len)) = self.next_chunk() {
             self.guest.locks.push((offset, len));
-            let resync = self.source().expect("next_chunk found one").id;
+            let resync = self.link.source_mut().expect("next_chunk found one").id;
             let job = self.job(Job::ChunkRead {
                 resync,
                 offset,
                 len,
             });
-            let s = self.source().expect("next_chunk found one");
+            let s = self.link.source_mut().expect("next_chunk found one");
             s.reads += 1;
             s.outstanding_bytes += len;
             out.push(Effect::ReadData {
@@ -364,7 +283,9 @@ impl Engine {
             .as_ref()
             .is_some_and(crate::transition::Change::asks_grant);
         let blocked = asked || self.sb.grant.is_some();
-        let Some(s) = self.source() else { return };
+        let Some(s) = self.link.source_mut() else {
+            return;
+        };
         if s.stage == Stage::Copying && s.pending.count() == 0 && s.reads == 0 && !blocked {
             s.stage = Stage::Flushing;
             let id = s.id;
@@ -372,6 +293,14 @@ impl Engine {
             // What waited for a peer that has everything, or soon will.
             self.advance_writes(out);
         }
+    }
+
+    /// When a copy that is held back by its rate goes on.
+    pub(crate) fn resync_wakeup(&self) -> Option<Mono> {
+        self.settings.resync_rate?;
+        let copies = |s: &&Source| s.stage == Stage::Copying && s.pending.count() > 0;
+        let next = self.link.source().filter(copies)?.may_read_from();
+        (next > self.now.mono).then_some(next)
     }
 
     /// E4: what the peer will take for our head is durable here first.
@@ -384,9 +313,11 @@ impl Engine {
     /// is passed over: a read that races a local write would put old data behind a newer mirrored write.
     fn next_chunk(&mut self) -> Option<(u64, u64)> {
         let size = self.identity.size;
-        let Some(Join::Source(s)) = self.link.join_mut() else {
+        let (now, rate) = (self.now.mono, self.settings.resync_rate);
+        let s = self.link.source_mut()?;
+        if rate.is_some() && now < s.may_read_from() {
             return None;
-        };
+        }
         let full = s.outstanding_bytes >= RESYNC_WINDOW_BYTES || s.reads >= READS_MAX;
         if s.stage != Stage::Copying || full {
             return None;
@@ -398,6 +329,10 @@ impl Engine {
         let len = (chunks.end << CHUNK_SHIFT).min(size) - offset;
         for chunk in chunks {
             s.pending.remove(chunk);
+        }
+        if let Some(rate) = rate {
+            let takes = Duration::from_micros(len * 1_000_000 / rate.max(RESYNC_RATE_MIN));
+            s.paced = s.paced.max(now).after(takes);
         }
         Some((offset, len))
     }
@@ -414,7 +349,7 @@ impl Engine {
             Err(e) => return self.fail(&format!("read of the data: {e}"), out),
         };
         // A read of an earlier session holds no lock any more: its data may be older than the disk.
-        let Some(s) = self.source().filter(|s| s.id == resync) else {
+        let Some(s) = self.link.source_mut().filter(|s| s.id == resync) else {
             return;
         };
         s.reads -= 1;
@@ -426,7 +361,7 @@ impl Engine {
         } else {
             Payload::Data { offset, data }
         };
-        let s = self.source().expect("checked above");
+        let s = self.link.source_mut().expect("checked above");
         s.outstanding.push_back((seq, len));
         let write = WireWrite {
             seq,
@@ -440,7 +375,9 @@ impl Engine {
     }
 
     pub(crate) fn resync_acknowledged(&mut self, applied: Seq) {
-        let Some(s) = self.source() else { return };
+        let Some(s) = self.link.source_mut() else {
+            return;
+        };
         while let Some((seq, len)) = s.outstanding.front().copied()
             && seq <= applied
         {
@@ -450,12 +387,15 @@ impl Engine {
     }
 
     pub(crate) fn resync_outstanding(&self) -> bool {
-        matches!(self.link.join(), Some(Join::Source(s)) if !s.outstanding.is_empty())
+        self.link
+            .source()
+            .is_some_and(|s| !s.outstanding.is_empty())
     }
 
     pub(crate) fn source_flushed(&mut self, id: ResyncId) {
         if let Some(s) = self
-            .source()
+            .link
+            .source_mut()
             .filter(|s| s.id == id && s.stage == Stage::Flushing)
         {
             s.stage = Stage::Recording;
@@ -466,7 +406,8 @@ impl Engine {
 
     pub(crate) fn send_completion(&mut self, id: ResyncId, out: &mut Vec<Effect>) {
         let Some(s) = self
-            .source()
+            .link
+            .source_mut()
             .filter(|s| s.id == id && s.stage == Stage::Recording)
         else {
             return;
@@ -494,7 +435,7 @@ impl Engine {
         id: ResyncId,
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
-        match self.source() {
+        match self.link.source_mut() {
             Some(s) if s.id == id && s.stage == Stage::Completed => s.stage = Stage::Adopted,
             Some(_) | None => return Err("an adoption of nothing".to_owned()),
         }
@@ -520,148 +461,6 @@ impl Engine {
         self.copy()
             .filter(|c| c.source)
             .map_or(0, |c| c.done >> CHUNK_SHIFT)
-    }
-
-    // === target ===
-
-    pub(crate) fn send_own_bits(&mut self, out: &mut Vec<Effect>) {
-        let runs = self.marks.base().runs(RUNS_MAX);
-        self.send(Frame::Bitmap { runs, union: false }, out);
-    }
-
-    pub(crate) fn sync_progress_heard(&mut self, done: u64) {
-        if let Some(t) = self.target() {
-            t.done = done;
-        }
-    }
-
-    pub(crate) fn resync_began(&mut self, id: ResyncId, total: u64) -> Result<(), String> {
-        let now = self.now.mono;
-        let role = self.sb.role;
-        let Some(t) = self
-            .target()
-            .filter(|t| t.id.is_none() && t.stored && !t.replays() && role == Role::Secondary)
-        else {
-            return Err("a resync that may not begin".to_owned());
-        };
-        t.id = Some(id);
-        t.total = total;
-        t.started = now;
-        Ok(())
-    }
-
-    /// The resync that waits for the copy to be marked.
-    pub(crate) fn resync_to_mark(&self) -> Option<ResyncId> {
-        match self.link.join() {
-            Some(Join::Target(t)) if !t.marking => t.id,
-            Some(
-                Join::Idle
-                | Join::InOrder
-                | Join::Ahead
-                | Join::Behind
-                | Join::Source(_)
-                | Join::Target(_)
-                | Join::Blocked(_),
-            )
-            | None => None,
-        }
-    }
-
-    /// From now on the copy is something between two states.
-    pub(crate) fn mark_inconsistent(&mut self, id: ResyncId) {
-        if let Some(t) = self.target() {
-            t.marking = true;
-        }
-        if self.sb.disk == Disk::Consistent {
-            self.sb.disk = Disk::Inconsistent;
-        }
-        self.sb.sealed = false;
-        self.persist(Then::ResyncReady(id));
-    }
-
-    pub(crate) fn resync_marked(&mut self, id: ResyncId, out: &mut Vec<Effect>) {
-        if let Some(t) = self.target().filter(|t| t.id == Some(id)) {
-            t.began = true;
-            self.send(Frame::ResyncReady { id }, out);
-        }
-    }
-
-    pub(crate) fn completion_heard(
-        &mut self,
-        id: ResyncId,
-        lineage: Vec<Epoch>,
-        seq: Seq,
-        volume: VolumeId,
-    ) -> Result<(), String> {
-        let unnamed = self.sb.volume.is_none() || self.sb.volume == volume;
-        let Some(t) = self.target().filter(|t| t.stored && t.completion.is_none()) else {
-            return Err("a completion out of turn".to_owned());
-        };
-        if seq >= Seq::NEVER {
-            return Err("a completion at no place of a stream".to_owned());
-        }
-        if lineage.is_empty() || lineage.len() > crate::superblock::LINEAGE_MAX || !unnamed {
-            return Err("a completion without a lineage of this volume".to_owned());
-        }
-        t.completion = Some((id, lineage, seq, volume));
-        Ok(())
-    }
-
-    /// Whether an own flush is due although neither time nor bytes say so.
-    pub(crate) fn wants_durable(&self) -> bool {
-        let completes = matches!(self.link.join(), Some(Join::Target(t)) if t.completion.is_some());
-        completes
-            || self
-                .change
-                .as_ref()
-                .is_some_and(crate::transition::Change::wants_durable)
-    }
-
-    /// Adopts the source's lineage once everything before the completion is durable here.
-    fn advance_target(&mut self) {
-        let (anchored, durable) = (self.replica.anchored, self.replica.durable);
-        let Some(t) = self.target() else { return };
-        let Some((id, lineage, seq, volume)) = &t.completion else {
-            return;
-        };
-        if t.adopting || (anchored && durable < *seq) {
-            return;
-        }
-        t.adopting = true;
-        let (id, lineage, seq, volume) = (*id, lineage.clone(), *seq, *volume);
-        self.name_volume(volume);
-        self.sb.lineage = lineage;
-        self.sb.disk = Disk::Consistent;
-        self.sb.bits_void = true;
-        self.sb.adopted = id;
-        self.sb.grant = None;
-        self.sb.superseded_by = Epoch::NONE;
-        let tail = self.sb.crashed_tail_bytes;
-        self.peer_has_everything();
-        self.sb.crashed_tail_bytes = tail;
-        self.forget_completion();
-        self.replica.epoch = self.sb.head();
-        self.snapshot_served();
-        self.sb.parted_from = Epoch::NONE;
-        self.sb.given_up_for = Epoch::NONE;
-        self.sb.kept = false;
-        // Where nothing was copied, the position is the completion's.
-        self.replica.anchor(seq);
-        self.persist(Then::Adopted(id));
-    }
-
-    pub(crate) fn adoption_durable(&mut self, id: ResyncId, out: &mut Vec<Effect>) {
-        self.marks.voided();
-        self.store_pages(AfterPages::Voided);
-        self.replica.trust(self.now.wall);
-        self.replica.record_now();
-        if self
-            .target()
-            .is_some_and(|t| t.completion.as_ref().is_some_and(|c| c.0 == id))
-        {
-            self.send(Frame::ResyncAdopted { id }, out);
-            self.link.set_join(Join::InOrder);
-        }
     }
 }
 

@@ -86,6 +86,9 @@ pub struct Settings {
     pub on_peer_loss: OnPeerLoss,
     /// When the peer is slow.
     pub on_congestion: OnCongestion,
+    /// Bytes per second that a resync may read and send; none: as fast as it goes. At least
+    /// [`RESYNC_RATE_MIN`] is taken, so that it always gets on.
+    pub resync_rate: Option<u64>,
     /// Before a resync changes the copy.
     pub snapshots: SnapshotPolicy,
     /// Bytes of writes on their way to the peer; [`WINDOW_BYTES`] at most.
@@ -104,6 +107,9 @@ pub const WINDOW_COUNT: usize = 16 << 10;
 /// Resync data on the way and not yet applied, bytes: enough for the link, small enough that a live
 /// write does not wait long behind it.
 pub const RESYNC_WINDOW_BYTES: u64 = 8 << 20;
+
+/// The least rate of a resync, bytes per second.
+pub const RESYNC_RATE_MIN: u64 = 1 << 20;
 
 /// A window so full, for [`AHEAD_AFTER`], means that the peer is slow.
 pub const CONGESTED_PERCENT: u64 = 98;

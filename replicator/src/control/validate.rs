@@ -92,6 +92,8 @@ pub(crate) fn config(
         suspend_io_on_peer_loss: request.suspend_io_on_peer_loss,
         pull_ahead_on_congestion: request.pull_ahead_on_congestion,
         snapshots,
+        resync_rate: (request.resync_bytes_per_second > 0)
+            .then_some(request.resync_bytes_per_second),
     })
 }
 

@@ -36,6 +36,9 @@ pub(crate) struct VolumeConfig {
     pub(crate) pull_ahead_on_congestion: bool,
     #[serde(default)]
     pub(crate) snapshots: Snapshots,
+    /// Bytes per second of a synchronization; none: as fast as it goes.
+    #[serde(default)]
+    pub(crate) resync_rate: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +122,7 @@ impl VolumeConfig {
             } else {
                 OnCongestion::Block
             },
+            resync_rate: self.resync_rate,
             snapshots: match self.snapshots {
                 Snapshots::Required => SnapshotPolicy::Required,
                 Snapshots::BestEffort => SnapshotPolicy::BestEffort,

@@ -20,6 +20,7 @@ pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
         suspend_io_on_peer_loss: false,
         pull_ahead_on_congestion: false,
         snapshots: Snapshots::default(),
+        resync_rate: None,
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
             SnapshotPolicy::BestEffort,
             SnapshotPolicy::Never,
         ][own.below(4) as usize],
+        resync_rate: [None, None, Some(1 << 20)][own.below(3) as usize],
         undo_errors: [0, 0, 40][own.below(3) as usize],
         lies: 0,
         trace,

@@ -290,3 +290,37 @@ fn extents_beyond_the_activity_log_take_turns() {
     w.crash(0, true);
     ends(&mut w, End::Normal);
 }
+
+#[test]
+fn a_copy_keeps_to_its_rate_and_the_estimate_holds() {
+    let rate = 2 << 20;
+    let config = Config {
+        size: 600 << 16,
+        resync_rate: Some(rate),
+        ..Config::plain(Mode::Asynchronous)
+    };
+    let mut w = World::new(config, 5);
+    joined(&mut w);
+    let id = w.create(0, Initialize::WithPeer);
+    assert_eq!(w.answer(0, id), Some(Ok(())));
+    let sync = |w: &World| w.report(0).and_then(|r| r.sync);
+    let far = |w: &World| sync(w).is_some_and(|s| s.done * 4 >= s.total);
+    assert!(w.until(60 * SECOND, far), "{}", states(&w));
+    let (at, seen) = (w.now, sync(&w).expect("it copies"));
+    let spent = at - seen.started.0;
+    let left = spent * (seen.total - seen.done) / seen.done;
+    assert!(w.until(60 * SECOND, |w| sync(w).is_none()));
+    let took = w.now - at;
+    assert!(
+        took.abs_diff(left) * 4 <= left,
+        "{left} us were left, it took {took} us"
+    );
+    let ideal = seen.total * SECOND / rate;
+    let whole = w.now - seen.started.0;
+    assert!(
+        whole.abs_diff(ideal) * 10 <= ideal,
+        "{whole} instead of {ideal} us"
+    );
+    w.config.resync_rate = None;
+    settled(&mut w);
+}

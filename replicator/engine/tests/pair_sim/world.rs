@@ -45,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) log_bytes: u64,
     pub(crate) on_peer_loss: OnPeerLoss,
     pub(crate) on_congestion: OnCongestion,
+    pub(crate) resync_rate: Option<u64>,
     pub(crate) snapshots: SnapshotPolicy,
     /// One order to the undo log of so many fails; 0 for never.
     pub(crate) undo_errors: u64,
@@ -67,6 +68,7 @@ impl Config {
             log_bytes: 0,
             on_peer_loss: OnPeerLoss::Continue,
             on_congestion: OnCongestion::Block,
+            resync_rate: None,
             snapshots: SnapshotPolicy::Required,
             undo_errors: 0,
             lies: 0,
@@ -259,6 +261,7 @@ impl World {
             when_peer_unknown: self.config.when_peer_unknown,
             on_peer_loss: self.config.on_peer_loss,
             on_congestion: self.config.on_congestion,
+            resync_rate: self.config.resync_rate,
             snapshots: self.config.snapshots,
             window_bytes: self.config.window_bytes,
             log_bytes: self.config.log_bytes,

@@ -95,6 +95,9 @@ pub struct ConfigureRequest {
     pub pull_ahead_on_congestion: bool,
     #[prost(enumeration = "SnapshotPolicy", tag = "15")]
     pub snapshots: i32,
+    /// 0: as fast as it goes.
+    #[prost(uint64, tag = "16")]
+    pub resync_bytes_per_second: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStateRequest {
