@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::names::resolve;
 use super::session::{Outbound, Wire, outgoing};
-use super::tls::is_unknown_pair;
+use super::tls::{Shown, is_unknown_pair, shown};
 use super::{LinkSettings, Security, fault_of};
 
 /// All sockets of an address, then TLS, then HTTP/2, each. A WAN round trip is 100 ms, and the kernel
@@ -51,10 +51,11 @@ pub(super) async fn dial(address: &str, settings: &LinkSettings) -> Result<Wire,
                 .await
                 .map_err(|_| LinkFault::Lost(format!("{address}: no TLS in {CONNECT_LIMIT:?}")))?
                 .map_err(|e| named(address, handshake_fault(&e)))?;
-            open(address, tls, &keys.name.to_str()).await
+            let shown = shown(tls.get_ref().1);
+            open(address, tls, &keys.name.to_str(), shown).await
         }
         #[cfg(feature = "measure")]
-        Security::Plain => open(address, tcp, "plain").await,
+        Security::Plain => open(address, tcp, "plain", Shown::new()).await,
     }
 }
 
@@ -118,7 +119,7 @@ pub(super) fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn open<I>(address: &str, io: I, authority: &str) -> Result<Wire, LinkFault>
+async fn open<I>(address: &str, io: I, authority: &str, shown: Shown) -> Result<Wire, LinkFault>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -140,7 +141,7 @@ where
             .connect_with_connector(connector)
             .await
             .map_err(|e| fault_of(&e))?;
-        start_stream(address, channel).await
+        start_stream(address, channel, shown).await
     };
     timeout(CONNECT_LIMIT, stream)
         .await
@@ -148,7 +149,7 @@ where
         .map_err(|fault| named(address, fault))
 }
 
-async fn start_stream(address: &str, channel: Channel) -> Result<Wire, LinkFault> {
+async fn start_stream(address: &str, channel: Channel, shown: Shown) -> Result<Wire, LinkFault> {
     let (outbound, stream) = outgoing();
     let mut client = ReplicationClient::new(channel.clone())
         .max_decoding_message_size(drqm_rpc::MAX_FRAME_BYTES)
@@ -161,6 +162,7 @@ async fn start_stream(address: &str, channel: Channel) -> Result<Wire, LinkFault
         inbound: answer.into_inner(),
         outbound: Outbound::new(outbound),
         remote: address.to_owned(),
+        shown,
         _channel: Some(channel),
     })
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::dial;
 use super::crossing::{Crossing, Known, crossing};
 use super::session::{self, Ended, NoHello, Outbound, OwnHello, PeerSaid, Wire};
-use super::tls::PairKeys;
+use super::tls::{PairKeys, Shown};
 use super::{LinkSettings, Security};
 
 /// Pause after the first failed round, doubled by each.
@@ -90,6 +90,7 @@ struct Current {
     session: SessionId,
     known: Known,
     since: Instant,
+    shown: Shown,
     close: Option<oneshot::Sender<String>>,
 }
 
@@ -216,17 +217,35 @@ impl Link {
             }
             LinkOrder::Settings(settings) => {
                 if settings != self.settings {
-                    self.settings = settings;
+                    let before = std::mem::replace(&mut self.settings, settings);
                     // What was begun under the old settings ends: keys that are taken back let
                     // nobody in, however far a connection has come.
                     self.dials.shutdown().await;
                     self.accepts.shutdown().await;
-                    self.end_current("the configuration changed").await;
+                    if !self.keeps_session(&before) {
+                        self.end_current("the configuration changed").await;
+                    }
                     self.next_dial = Instant::now();
                     self.backoff = BACKOFF_MIN;
                 }
             }
         }
+    }
+
+    /// Whether the session goes on under the present settings: nothing but keys has changed, and the peer
+    /// would be let in by what it has shown.
+    fn keeps_session(&self, before: &LinkSettings) -> bool {
+        let shown = self.current.as_ref().map(|c| c.shown.as_slice());
+        let keys = self.settings.security.keys();
+        let trusted = keys
+            .zip(shown)
+            .is_some_and(|(keys, shown)| keys.trusts(shown));
+        let same_name = keys.map(|k| &k.name) == before.security.keys().map(|k| &k.name);
+        let rest = LinkSettings {
+            security: before.security.clone(),
+            ..self.settings.clone()
+        };
+        trusted && same_name && rest == *before
     }
 
     fn start_round(&mut self) {
@@ -383,6 +402,7 @@ impl Link {
             session,
             known,
             since,
+            shown: wire.shown.clone(),
             close: Some(close),
         });
         self.sessions.spawn(session::run(

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::connect::{HTTP2_FRAME, HTTP2_KEEPALIVE, buffered, prepare};
 use super::link::Inbound;
 use super::session::{Outbound, Wire, outgoing};
-use super::tls::{PairKeys, carries_name, unknown_pair};
+use super::tls::{PairKeys, Shown, carries_name, shown, unknown_pair};
 use super::{Security, chain};
 use crate::accepted::Accepted;
 
@@ -199,6 +199,7 @@ async fn secure(
                 remote,
                 link: route.link,
                 keys: None,
+                shown: Shown::new(),
             },
         ));
     }
@@ -218,13 +219,18 @@ async fn secure(
     };
     match start.into_stream(keys.server.clone()).await {
         Ok(stream) => {
-            let certificates = stream.get_ref().1.peer_certificates();
-            let leaf = certificates.and_then(<[_]>::first);
-            let named = leaf.ok_or_else(|| "no certificate".to_owned());
+            let shown = shown(stream.get_ref().1);
+            let named = shown.first().ok_or_else(|| "no certificate".to_owned());
             match named.and_then(|leaf| carries_name(leaf, &keys.name)) {
                 Ok(()) => {
                     let keys = Some(keys);
-                    Ok(Accepted::new(buffered(stream), Info { remote, link, keys }))
+                    let info = Info {
+                        remote,
+                        link,
+                        keys,
+                        shown,
+                    };
+                    Ok(Accepted::new(buffered(stream), info))
                 }
                 Err(text) => Err(reject(&link, &text)),
             }
@@ -247,6 +253,7 @@ struct Info {
     link: mpsc::Sender<Inbound>,
     /// What its TLS was checked with.
     keys: Option<Arc<PairKeys>>,
+    shown: Shown,
 }
 
 struct Service;
@@ -268,6 +275,7 @@ impl Replication for Service {
             inbound: request.into_inner(),
             outbound: Outbound::new(queue),
             remote: info.remote.to_string(),
+            shown: info.shown,
             _channel: None,
         };
         // A full queue means that the link is flooded with connections; the dialler tries again.

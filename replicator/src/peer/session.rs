@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use super::codec::{self, bounded, wide, wide_from};
 use super::fault_of;
 use super::link::LinkEvent;
+use super::tls::Shown;
 
 /// How long each side waits for the other's Hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(3);
@@ -166,6 +167,8 @@ pub(crate) struct Wire {
     pub(super) inbound: Streaming<pb::Frame>,
     pub(super) outbound: Outbound,
     pub(super) remote: String,
+    /// What the peer was let in for.
+    pub(super) shown: Shown,
     /// Keeps a dialled connection open.
     pub(super) _channel: Option<Channel>,
 }

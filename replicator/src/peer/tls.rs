@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, ClientConfig, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, CommonState, RootCertStore, ServerConfig};
 
 use crate::pool::config::TlsConfig;
 
@@ -21,13 +22,27 @@ pub(crate) struct PairKeys {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) client: Arc<ClientConfig>,
     pub(crate) name: ServerName<'static>,
+    trust: Arc<dyn ClientCertVerifier>,
     source: TlsConfig,
 }
+
+/// What a peer has shown of itself: its certificate, then those between it and an authority.
+pub(crate) type Shown = Vec<CertificateDer<'static>>;
 
 impl PartialEq for PairKeys {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source
     }
+}
+
+/// What the peer of a connection has shown.
+pub(crate) fn shown(connection: &CommonState) -> Shown {
+    let certificates = connection.peer_certificates().unwrap_or_default();
+    certificates
+        .iter()
+        .cloned()
+        .map(CertificateDer::into_owned)
+        .collect()
 }
 
 /// Which part of the keys is wrong, and how.
@@ -82,9 +97,20 @@ pub(crate) fn server_config(
     key: &[u8],
 ) -> Result<ServerConfig, KeyError> {
     let (chain, key) = identity(certificate, key)?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+    server_config_with(verifier(roots)?, chain, key)
+}
+
+fn verifier(roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, KeyError> {
+    WebPkiClientVerifier::builder(Arc::new(roots))
         .build()
-        .map_err(|e| bad("ca.crt", e))?;
+        .map_err(|e| bad("ca.crt", e))
+}
+
+fn server_config_with(
+    verifier: Arc<dyn ClientCertVerifier>,
+    chain: Shown,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, KeyError> {
     let mut config = ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
@@ -141,9 +167,10 @@ impl PairKeys {
         })?;
         let (certificate, key) = (source.certificate.as_bytes(), source.key.as_bytes());
         let roots = roots(source.ca.as_bytes())?;
-        let server = server_config(roots.clone(), certificate, key)?;
         let (chain, key) = identity(certificate, key)?;
         carries_name(&chain[0], &name).map_err(|e| bad("tls.crt", e))?;
+        let trust = verifier(roots.clone())?;
+        let server = server_config_with(trust.clone(), chain.clone(), key.clone_key())?;
         let mut client = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
@@ -154,7 +181,18 @@ impl PairKeys {
             server,
             client,
             name,
+            trust,
             source: source.clone(),
         })
+    }
+
+    /// Whether a peer that has shown this would be let in now.
+    pub(crate) fn trusts(&self, shown: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, between)) = shown.split_first() else {
+            return false;
+        };
+        let now = UnixTime::now();
+        let known = self.trust.verify_client_cert(leaf, between, now);
+        known.is_ok() && carries_name(leaf, &self.name).is_ok()
     }
 }

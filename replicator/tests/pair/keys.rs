@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use crate::stranger::{Stranger, hello};
 use crate::support::{
-    Ca, LIMIT, PAIR_NAME, Site, client_config, free_port, link, request, tls, with_leaf, with_peer,
+    Ca, LIMIT, PAIR_NAME, Site, client_config, free_port, link, pair_in_sync, request, tls,
+    until_normal, with_leaf, with_peer,
 };
 
 const SMALL: u64 = 64 << 20;
@@ -125,6 +126,33 @@ async fn a_peer_of_another_protocol_version_is_named_by_whoever_dials() {
         .await
         .unwrap();
     mismatch(&mut site).await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_costs_no_session() {
+    let ca = Ca::new();
+    let (mut one, mut two) = pair_in_sync(&ca).await;
+    let opened = |site: &Site| site.log().matches("session opened").count();
+    let before = [&one, &two].map(opened);
+    let (one_port, two_port) = (one.replication, two.replication);
+    // A new leaf of the same authority on either side.
+    for (site, peer) in [(&mut one, two_port), (&mut two, one_port)] {
+        site.configure(with_peer(request(SMALL, "ext4"), &ca, peer))
+            .await
+            .unwrap();
+        assert_eq!(link(&site.state().await), pb::LinkState::Connected);
+    }
+    until_normal(&mut one, &mut two).await;
+    assert_eq!([&one, &two].map(opened), before);
+    // Another authority: whoever was let in by the old one has to come again.
+    let other = Ca::new();
+    one.configure(with_peer(request(SMALL, "ext4"), &other, two_port))
+        .await
+        .unwrap();
+    for site in [&mut one, &mut two] {
+        site.until("kept out", |s| link(s) == pb::LinkState::AuthFailed)
+            .await;
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use drqm_rpc::control::v1 as pb;
 
-use crate::support::{Ca, Mounted, gate, pair_in_sync_of, until_normal};
+use crate::support::{Ca, Mounted, gate, pair_in_sync_of, request, until_normal, with_peer};
 use crate::write_durably;
 
 const SIZE: u64 = 512 << 20;
@@ -13,7 +13,14 @@ const MUCH: usize = 300 << 20;
 
 #[tokio::test]
 async fn an_interrupted_copy_goes_back_and_is_promoted() {
-    let (mut one, mut two) = pair_in_sync_of(&Ca::new(), SIZE).await;
+    let ca = Ca::new();
+    let (mut one, mut two) = pair_in_sync_of(&ca, SIZE).await;
+    // Slow enough that the middle of the copy cannot be missed.
+    let slow = pb::ConfigureRequest {
+        resync_bytes_per_second: 50 << 20,
+        ..with_peer(request(SIZE, "ext4"), &ca, two.replication)
+    };
+    one.configure(slow).await.unwrap();
     let mounted = Mounted::new(&one.device(), &one.dir.path().join("mnt"), "ext4");
     write_durably(&mounted.path().join("file"), b"from before");
     until_normal(&mut one, &mut two).await;
