@@ -196,8 +196,7 @@ impl Engine {
                 self.persist(Then::Nothing);
             }
             Ok(()) => {}
-            Err(why) if self.resync_to_mark() == Some(resync) => self.give_resync_up(why, out),
-            Err(why) => self.snapshots.error = why,
+            Err(why) => self.give_resync_up(Some(resync), why, out),
         }
     }
 
@@ -220,7 +219,7 @@ impl Engine {
                     self.snapshots.without = resync;
                     self.snapshots.error = why;
                 } else {
-                    self.give_resync_up(why, out);
+                    self.give_resync_up(resync, why, out);
                 }
             }
         }
@@ -243,11 +242,18 @@ impl Engine {
         self.mark_inconsistent(resync);
     }
 
-    /// Without a snapshot, or without room for it, nothing may be changed.
-    fn give_resync_up(&mut self, why: String, out: &mut Vec<Effect>) {
-        self.close_session(&why, out);
+    /// Nothing may be changed without a snapshot: the resync that waits for one, if it is still the present
+    /// one, ends with its session.
+    fn give_resync_up(&mut self, resync: Option<ResyncId>, why: String, out: &mut Vec<Effect>) {
+        if resync.is_some() && self.resync_to_mark() == resync {
+            self.close_session(&why, out);
+        }
         self.snapshots.error = why;
-        self.replica.abandon();
+    }
+
+    /// The two are in step, or this side serves: whatever went wrong before a resync is over.
+    pub(crate) fn forget_snapshot_error(&mut self) {
+        self.snapshots.error.clear();
     }
 
     /// The copy is consistent again, without the snapshot.
@@ -297,7 +303,14 @@ impl Engine {
         }
         let Err(why) = kept else { return };
         match self.settings.snapshots {
-            SnapshotPolicy::Required => self.give_resync_up(why, out),
+            // What could not be kept is not overwritten: the rest of this stream is left.
+            SnapshotPolicy::Required => {
+                if self.link.is_target() {
+                    self.close_session(&why, out);
+                }
+                self.snapshots.error = why;
+                self.replica.abandon();
+            }
             SnapshotPolicy::BestEffort | SnapshotPolicy::Never => self.snapshot_damaged(&why),
         }
     }

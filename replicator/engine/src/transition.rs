@@ -413,6 +413,7 @@ impl Engine {
         self.sb.clean = false;
         self.sb.sealed = false;
         self.sb.given_up_for = Epoch::NONE;
+        self.forget_snapshot_error();
         self.persist(Then::BecamePrimary);
     }
 

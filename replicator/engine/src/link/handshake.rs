@@ -171,7 +171,10 @@ impl Engine {
             self.sb.given_up_for = Epoch::NONE;
         }
         match decision {
-            Decision::InSync => self.peer_has_everything(),
+            Decision::InSync => {
+                self.peer_has_everything();
+                self.forget_snapshot_error();
+            }
             Decision::Superseded => {
                 self.sb.superseded_by = head;
                 // What it held is at or below the peer's fork.

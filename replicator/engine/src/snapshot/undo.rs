@@ -25,7 +25,7 @@ use crate::settings::CHUNK_SHIFT;
 /// Chunks of one record.
 const RUN_CHUNKS: u64 = 4;
 
-/// Reads of old content under way at once; with the run, what waits for one write to the log.
+/// Reads of old content under way, or waiting for one write to the log.
 const READS_MAX: u32 = 8;
 
 /// Bytes of the log that are looked at together: more than the largest write to it, so that the
@@ -379,18 +379,8 @@ impl Engine {
         }
     }
 
-    /// Reads what is about to be overwritten, and writes what was read to the log.
+    /// Writes what was read to the log, and reads what is about to be overwritten.
     fn keep(&mut self, id: SnapshotId, size: u64, node: NodeId, out: &mut Vec<Effect>) {
-        while let Some(undo) = &mut self.snapshots.undo
-            && undo.reads < READS_MAX
-            && let Some(run) = undo.wanted.pop_front()
-        {
-            undo.reads += 1;
-            let offset = run.0 << CHUNK_SHIFT;
-            let len = (((run.0 + run.1) << CHUNK_SHIFT).min(size) - offset) as u32;
-            let job = self.job(Job::Undo(UndoJob::Save(id, run)));
-            out.push(Effect::ReadData { job, offset, len });
-        }
         let Some(undo) = &mut self.snapshots.undo else {
             return;
         };
@@ -400,6 +390,16 @@ impl Engine {
             let (saved, data) = undo.next_write(node);
             let job = self.job(Job::Undo(UndoJob::Write(saved)));
             out.push(Effect::WriteUndo { job, offset, data });
+        }
+        while let Some(undo) = &mut self.snapshots.undo
+            && undo.reads + (undo.read.len() as u32) < READS_MAX
+            && let Some(run) = undo.wanted.pop_front()
+        {
+            undo.reads += 1;
+            let offset = run.0 << CHUNK_SHIFT;
+            let len = (((run.0 + run.1) << CHUNK_SHIFT).min(size) - offset) as u32;
+            let job = self.job(Job::Undo(UndoJob::Save(id, run)));
+            out.push(Effect::ReadData { job, offset, len });
         }
     }
 

@@ -379,7 +379,10 @@ impl Oracle {
             .lineage
             .iter()
             .find_map(|e| self.heads.get(e).copied());
-        let again = self.sides[n].serving_branch(known);
+        // A demotion that a power cut took back before it was durable has ended nothing.
+        let head = report.lineage.first().and_then(|e| self.heads.get(e));
+        let resumed = head.is_some_and(|b| self.branches[*b].owner == n);
+        let again = self.sides[n].serving_branch(known) || resumed;
         if let Some(b) = known
             && self.is_judged()
             && let Err(why) = self.judge(n, b, again, report, &tags)

@@ -181,6 +181,20 @@ fn without_room_for_a_snapshot_nothing_is_changed_and_it_is_tried_again() {
 }
 
 #[test]
+fn what_could_not_be_kept_is_forgotten_when_this_side_serves() {
+    let (mut w, _) = apart(config(Mode::Asynchronous));
+    w.config.undo_errors = 1;
+    w.heal_link();
+    w.run(20 * SECOND);
+    let error = |w: &World| w.report(1).map(|r| r.snapshot_error).unwrap_or_default();
+    assert!(!error(&w).is_empty());
+    w.cut_link();
+    w.until(LIMIT, is_down);
+    promoted(&mut w);
+    assert_eq!(error(&w), "");
+}
+
+#[test]
 fn room_that_ends_on_the_way_costs_neither_the_snapshot_nor_the_pair() {
     let (mut w, before) = apart(config(Mode::Asynchronous));
     interrupted(&mut w, 100 * MS);
