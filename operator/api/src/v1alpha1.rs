@@ -406,6 +406,7 @@ pub struct PartitionSpec {
 
     /// The epoch of the data here (`status.epoch.current`) that this was decided on. For any other it does
     /// nothing.
+    #[schemars(length(min = 32, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{32}$')").message("partition.epoch must be the 32 hexadecimal digits of this side's status.epoch.current"))]
     pub epoch: String,
 }

@@ -4,6 +4,7 @@
 //! Does not live here: the rules. Each part has its own file and adds methods to [`Engine`]:
 //! [`crate::write_path`] (the Primary's writes), [`crate::replica`] (applying the peer's),
 //! [`crate::link`] (session, handshake, heartbeat), [`crate::resync`] (both ends of a copy),
+//! [`crate::snapshot`] (what a copy was before it, and the way back), [`crate::partition`] (its end),
 //! [`crate::transition`] (role changes), [`crate::device`] (start gate, device),
 //! [`crate::status`] (the report).
 //!
