@@ -166,6 +166,41 @@ fn the_copy_may_be_lost_at_any_moment_of_the_way_there_and_back() {
     }
 }
 
+/// What a killed process had written to its log may sit in a cache only; the next one relies on it, and
+/// then the power goes.
+fn killed_and_cut(at: u64) -> Result<(), String> {
+    quietly(|| {
+        let (mut w, before) = apart(config(Mode::Asynchronous));
+        w.crash_at = Some((1, w.ios[1] + at, false));
+        w.heal_link();
+        w.drag[1] = 10 * MS;
+        w.until(3 * SECOND, |w| !w.is_up(1));
+        w.start(1);
+        w.until(3 * SECOND, |w| data(w, 1) == Some(Data::Syncing));
+        w.run(300 * MS);
+        w.cut_link();
+        w.drag[1] = 0;
+        w.crash(1, true);
+        w.start(1);
+        if data(&w, 1) == Some(Data::InconsistentSnap) {
+            brought_up(&mut w);
+            if image(&w, 1) != before {
+                return Err("the copy is not what it was".to_owned());
+            }
+        }
+        w.failure.map_or(Ok(()), Err)
+    })?
+}
+
+#[test]
+fn a_log_of_a_killed_process_counts_only_when_it_is_durable() {
+    for at in (20..100).step_by(5) {
+        if let Err(why) = killed_and_cut(at) {
+            panic!("killed after request {at}: {why}");
+        }
+    }
+}
+
 #[test]
 fn without_room_for_a_snapshot_nothing_is_changed_and_it_is_tried_again() {
     let (mut w, before) = apart(config(Mode::Asynchronous));
