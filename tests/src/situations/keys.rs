@@ -49,14 +49,19 @@ pub(super) fn are_exchanged(world: &mut World) -> Result<()> {
     wait_until_normal(&both)?;
     let pod = pod_uid(first)?;
 
-    // As every rotation goes: trust both, change the certificates, trust the new one only.
-    for (leaf, trusted) in [
-        ("old", &["new", "old"][..]),
-        ("new", &["new", "old"]),
-        ("new", &["new"]),
+    // As every rotation goes: trust both, change the certificates, trust the new one only. A Secret of
+    // somebody else's is looked at twice a minute, or when the resource is touched; the certificates are left
+    // to the former.
+    for (leaf, trusted, is_told) in [
+        ("old", &["new", "old"][..], true),
+        ("new", &["new", "old"], false),
+        ("new", &["new"], true),
     ] {
         for side in &both {
             give(world, side, leaf, trusted)?;
+            if is_told {
+                touch(world, side)?;
+            }
         }
         for side in &both {
             wait_for_issuer(world, side, leaf)?;
@@ -65,6 +70,7 @@ pub(super) fn are_exchanged(world: &mut World) -> Result<()> {
     }
 
     give(world, second, "stranger", &["stranger"])?;
+    touch(world, second)?;
     for side in &both {
         side.wait_for("the stranger is kept out", PATIENCE, |status| {
             let mut conditions = status.conditions.iter();
@@ -74,6 +80,7 @@ pub(super) fn are_exchanged(world: &mut World) -> Result<()> {
         side.wait_for_dr(DrStatusWord::RemoteUnavailable, PATIENCE)?;
     }
     give(world, second, "new", &["new"])?;
+    touch(world, second)?;
     wait_until_normal(&both)?;
     ensure!(
         first.status()?.serving && pod_uid(first)? == pod,
@@ -116,6 +123,15 @@ fn give(world: &World, side: &Side, leaf: &str, trusted: &[&str]) -> Result<()> 
         },
     });
     apply(world, side, &secret)
+}
+
+/// Has the operator look at the resource now.
+fn touch(world: &World, side: &Side) -> Result<()> {
+    world.typed(&format!(
+        "kubectl annotate drqm {KEYED} -n {NAMESPACE} --context {} --overwrite looked-at=\"$(date +%s%N)\"",
+        side.context
+    ))?;
+    Ok(())
 }
 
 /// Waits until the replicator shows a certificate of this authority to whoever asks for the pair.
