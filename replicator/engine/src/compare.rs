@@ -217,8 +217,7 @@ fn gives_up(mine: &Facts, theirs: &Facts) -> bool {
 fn since_common(a: &Facts, b: &Facts) -> Extent {
     let reaches = |one: &Facts, other: &Facts| {
         let common = one.lineage.iter().position(|e| other.lineage.contains(e));
-        let reach = one.base_index as usize + usize::from(grant_used(one, other));
-        !one.full_dirty && common.is_some_and(|distance| distance <= reach)
+        !one.full_dirty && common.is_some_and(|distance| distance <= reach(one, other))
     };
     if reaches(a, b) && reaches(b, a) {
         Extent::Bitmap
@@ -227,6 +226,12 @@ fn since_common(a: &Facts, b: &Facts) -> Extent {
     }
 }
 
+/// How many entries of its lineage the bits of `mine` reach back.
+fn reach(mine: &Facts, theirs: &Facts) -> usize {
+    mine.base_index as usize + usize::from(grant_used(mine, theirs))
+}
+
+/// What the two histories say, whatever a person has decided.
 fn by_history(mine: &Facts, theirs: &Facts) -> Decision {
     if let Some(mismatch) = mismatch(mine, theirs) {
         return Decision::Refused(mismatch);
@@ -435,8 +440,7 @@ fn ahead(newer: &Facts, older: &Facts, distance: usize) -> Decision {
     if let Some(extent) = from_log(newer, older) {
         return Decision::Source(extent);
     }
-    let reach = newer.base_index as usize + usize::from(grant_used(newer, older));
-    if distance <= reach && !newer.full_dirty && !older.full_dirty {
+    if distance <= reach(newer, older) && !newer.full_dirty && !older.full_dirty {
         Decision::Source(Extent::Bitmap)
     } else {
         Decision::Source(Extent::Full)

@@ -4,7 +4,8 @@
 //! Does not live here: the rules. Each part has its own file and adds methods to [`Engine`]:
 //! [`crate::write_path`] (the Primary's writes), [`crate::replica`] (applying the peer's),
 //! [`crate::link`] (session, handshake, heartbeat), [`crate::resync`] (both ends of a copy),
-//! [`crate::snapshot`] (what a copy was before it, and the way back), [`crate::partition`] (its end),
+//! [`crate::snapshot`] (what a copy was before it, and the way back), [`crate::partition`] (a person's
+//! word after both sides have written),
 //! [`crate::transition`] (role changes), [`crate::device`] (start gate, device),
 //! [`crate::status`] (the report).
 //!
@@ -513,6 +514,21 @@ impl Engine {
             Command::HealDevice => self.heal_device(id, out),
             Command::Retire => self.retire(id, out),
         }
+    }
+
+    /// Whether a command has to be carried out; one that is done already, or refused, is answered at once.
+    pub(crate) fn has_work(
+        id: CommandId,
+        may: Result<bool, Refusal>,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let result = match may {
+            Ok(true) => return true,
+            Ok(false) => Ok(()),
+            Err(refusal) => Err(refusal),
+        };
+        out.push(Effect::Answer { id, result });
+        false
     }
 
     fn configured(&mut self, settings: Settings, out: &mut Vec<Effect>) {

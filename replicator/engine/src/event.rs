@@ -132,8 +132,8 @@ pub enum Event {
         /// Exactly the bytes asked for, or why not.
         result: Result<Bytes, IoError>,
     },
-    /// A [`crate::Effect::MakeUndo`], [`crate::Effect::WriteUndo`], [`crate::Effect::FlushUndo`] or
-    /// [`crate::Effect::DropUndo`] ended.
+    /// A [`crate::Effect::MakeUndo`], [`crate::Effect::WriteUndo`], [`crate::Effect::FlushUndo`],
+    /// [`crate::Effect::DropUndo`] or [`crate::Effect::KeepCopy`] ended.
     UndoDone {
         /// Which.
         job: JobId,

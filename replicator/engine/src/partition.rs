@@ -20,13 +20,8 @@ impl Engine {
         keep: Keep,
         out: &mut Vec<Effect>,
     ) {
-        match self.may_resolve(expected, keep) {
-            Ok(true) => {}
-            Ok(false) => return out.push(Effect::Answer { id, result: Ok(()) }),
-            Err(refusal) => {
-                let result = Err(refusal);
-                return out.push(Effect::Answer { id, result });
-            }
+        if !Self::has_work(id, self.may_resolve(expected, keep), out) {
+            return;
         }
         match keep {
             Keep::Local => {

@@ -318,13 +318,8 @@ impl Engine {
     // === going back ===
 
     pub(crate) fn revert(&mut self, id: CommandId, expected: Epoch, out: &mut Vec<Effect>) {
-        match self.may_revert(expected) {
-            Ok(true) => {}
-            Ok(false) => return out.push(Effect::Answer { id, result: Ok(()) }),
-            Err(refusal) => {
-                let result = Err(refusal);
-                return out.push(Effect::Answer { id, result });
-            }
+        if !Self::has_work(id, self.may_revert(expected), out) {
+            return;
         }
         if let Some(snapshot) = &mut self.sb.snapshot {
             snapshot.stage = Stage::Reverting;

@@ -122,16 +122,9 @@ impl Engine {
         request: JudgedRequest,
         out: &mut Vec<Effect>,
     ) {
-        let result = self.may_begin(id, role, expected, initialize, &request);
-        match result {
-            Ok(true) => {}
-            Ok(false) => return out.push(Effect::Answer { id, result: Ok(()) }),
-            Err(refusal) => {
-                return out.push(Effect::Answer {
-                    id,
-                    result: Err(refusal),
-                });
-            }
+        let may = self.may_begin(id, role, expected, initialize, &request);
+        if !Self::has_work(id, may, out) {
+            return;
         }
         self.change = Some(Change {
             command: id,

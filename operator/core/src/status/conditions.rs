@@ -395,15 +395,14 @@ fn split_brain(facts: &Facts<'_>) -> State {
     let Some(volume) = facts.volume else {
         return unknown(facts.silence());
     };
-    let peer = Some(facts.peer_name());
+    let peer_name = facts.peer_name();
     let names = Names {
-        peer,
+        peer: Some(peer_name),
         verdict: VerdictWord::Hold,
     };
     let situation = role::situation(volume.role, volume);
     let superseded = volume.role == Role::Primary
         && (volume.data == DataWord::Behind || volume.device.gate == Gate::Superseded);
-    let peer_name = facts.peer_name();
     let decided = facts.seen.object.spec.partition.as_ref();
     if volume.data == DataWord::Diverged
         && let Some(stale) = decided.filter(|decided| decided.epoch != volume.epoch)
