@@ -5,6 +5,7 @@ use drqm_engine::event::LinkFault;
 use drqm_engine::ids::{CommandId, Epoch};
 use drqm_engine::report::{
     Data, Gate, LinkReport, RecoveryReport, Report, SnapshotReport, Transition, TransitionKind,
+    VerificationReport,
 };
 use drqm_engine::role::Role;
 use drqm_engine::settings::Mode;
@@ -211,6 +212,16 @@ fn snapshot(s: &SnapshotReport) -> pb::Snapshot {
     }
 }
 
+fn verification(v: &VerificationReport) -> pb::Verification {
+    pb::Verification {
+        request: v.request.clone(),
+        started_unix_ms: v.started.0,
+        finished_unix_ms: v.finished.map_or(0, |at| at.0),
+        left_bytes: v.left,
+        differing_bytes: v.differing,
+    }
+}
+
 fn recovery(r: &RecoveryReport) -> pb::RecoveryPoint {
     pb::RecoveryPoint {
         time_unix_ms: r.position.wall.0,
@@ -341,6 +352,7 @@ pub(crate) fn with_report(
         suspended: report.suspended,
         snapshot: report.snapshot.as_ref().map(snapshot),
         snapshot_error: report.snapshot_error.clone(),
+        verification: report.verification.as_ref().map(verification),
         given_up: report.given_up,
         error: report.error.clone(),
         configured: true,

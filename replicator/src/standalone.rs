@@ -150,6 +150,7 @@ fn config(args: &StandaloneArgs) -> VolumeConfig {
         pull_ahead_on_congestion: false,
         snapshots: Snapshots::default(),
         resync_rate: None,
+        verify: None,
     }
 }
 

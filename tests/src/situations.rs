@@ -53,8 +53,12 @@ const ALONE: [Case; 9] = [
 ];
 
 /// Cases of one pair, each begins where the one before ended.
-const TOGETHER: [Case; 12] = [
+const TOGETHER: [Case; 13] = [
     ("the mode is changed", copies::mode_is_changed),
+    (
+        "a byte of the copy has changed by itself",
+        copies::rotten_byte_is_repaired,
+    ),
     ("a second pair, ext4 and synchronous", roles::second_pair),
     ("the replicator is killed", losses::replicator_is_killed),
     ("the device's link is missing", losses::link_is_missing),

@@ -187,6 +187,16 @@ fn bad_at_creation() -> Vec<(&'static str, Value, &'static str)> {
             "resyncRateBytesPerSecond",
         ),
         (
+            "/spec/replication/verify",
+            json!({"requestId": ""}),
+            "verify.requestId",
+        ),
+        (
+            "/spec/replication/verify",
+            json!({"repair": true}),
+            "verify.requestId",
+        ),
+        (
             "/spec/replication/onPeerLoss",
             json!("SuspendIO"),
             "needs mode Synchronous or FlushSynchronous",

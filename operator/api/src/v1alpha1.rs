@@ -299,6 +299,11 @@ pub struct ReplicationSpec {
     #[serde(default)]
     pub limits: LimitsSpec,
 
+    /// Compares the two copies block by block while they are in use; see `status.verification`. Set on the
+    /// Primary's side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifySpec>,
+
     /// Port this side listens on for its peer. Any number of pairs may share 7001.
     #[serde(default = "replication_port")]
     #[schemars(range(min = 1024, max = 65535))]
@@ -361,6 +366,21 @@ pub struct LimitsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1_048_576, max = 1_099_511_627_776_u64))]
     pub resync_rate_bytes_per_second: Option<u64>,
+}
+
+/// A verification.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifySpec {
+    /// Any new string, a date for example, verifies once more. It runs while the two sides are in step, at
+    /// `limits.resyncRateBytesPerSecond` if that is set.
+    #[schemars(length(min = 1, max = 128))]
+    pub request_id: String,
+
+    /// `true`: what differs is copied to the peer when the verification has ended, by a synchronization.
+    /// `false`: it is marked, and copied when the link has been lost and is back.
+    #[serde(default)]
+    pub repair: bool,
 }
 
 /// The other half.
@@ -511,6 +531,7 @@ impl Default for ReplicationSpec {
             on_peer_loss: OnPeerLoss::default(),
             on_congestion: None,
             limits: LimitsSpec::default(),
+            verify: None,
             port: replication_port(),
             local_address: None,
             peer: None,

@@ -142,6 +142,8 @@ pub struct Volume {
     pub snapshot: Option<SnapshotFacts>,
     /// Why there is no snapshot, or why it is of no use.
     pub snapshot_error: Option<String>,
+    /// The verification that the replicator was told to make.
+    pub verification: Option<VerificationFacts>,
     /// A person has given the data here up for the peer's.
     pub given_up: bool,
     /// Files with what was given up.
@@ -273,6 +275,21 @@ pub struct SnapshotFacts {
     pub used_bytes: u64,
     /// While the copy goes back to it: bytes done, of those.
     pub reverted_bytes: Option<u64>,
+}
+
+/// Both copies compared while they are in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerificationFacts {
+    /// Names the order.
+    pub request: String,
+    /// By the node's clock.
+    pub started: Option<Timestamp>,
+    /// By the node's clock; none while it is under way.
+    pub finished: Option<Timestamp>,
+    /// Bytes that are still to be compared.
+    pub left_bytes: u64,
+    /// Bytes in which the peer's copy differed.
+    pub differing_bytes: u64,
 }
 
 /// Everything that the primary completed before `time` is in this copy.

@@ -175,6 +175,7 @@ fn status(seen: &Observed, outcome: &Outcome, now: Timestamp) -> DrQueueManagerS
             Some(volume) => figures::snapshot(volume),
             None => kept.snapshot,
         },
+        verification: volume.and_then(figures::verification).or(kept.verification),
         // Kept when the volume is not seen: it is the proof that there once was data.
         epoch: volume.and_then(figures::epoch).or(kept.epoch),
         peer: match volume {

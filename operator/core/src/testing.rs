@@ -68,6 +68,7 @@ pub(crate) fn volume(
         suspended: false,
         snapshot: None,
         snapshot_error: None,
+        verification: None,
         given_up: false,
         kept_copies: Vec::new(),
         mode: Mode::Asynchronous,

@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use drqm_api::peer_manifest::secret_name;
 use drqm_api::v1alpha1::{
-    BeforeResync, Bootstrap, CustomQueueManager, DeletionSpec, DrQueueManagerSpec, FsType, Mode,
-    OnCongestion, OnPeerLoss, PartitionSpec, PeerSpec, PromotionSpec, Role, StartSpec,
+    BeforeResync, Bootstrap, CustomQueueManager, DeletionSpec, DrQueueManager, DrQueueManagerSpec,
+    FsType, Mode, OnCongestion, OnPeerLoss, PartitionSpec, PeerSpec, PromotionSpec, Role,
+    StartSpec, VerifySpec,
 };
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ServicePort};
 use kube::ResourceExt;
@@ -55,6 +56,8 @@ pub struct Valid {
     pub on_congestion: OnCongestion,
     /// Bytes per second of a synchronization from here.
     pub resync_rate: Option<u64>,
+    /// A verification that is still to be made.
+    pub verify: Option<VerifySpec>,
     /// Port.
     pub port: u16,
     /// Address to bind and dial from.
@@ -143,6 +146,7 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         on_peer_loss: spec.replication.on_peer_loss,
         on_congestion: on_congestion(spec),
         resync_rate: spec.replication.limits.resync_rate_bytes_per_second,
+        verify: verify(object),
         port: spec.replication.port,
         local_address: spec.replication.local_address.clone(),
         peer: spec.replication.peer.clone(),
@@ -163,6 +167,16 @@ fn on_congestion(spec: &DrQueueManagerSpec) -> OnCongestion {
         Mode::FlushSynchronous | Mode::Synchronous => OnCongestion::Block,
     };
     spec.replication.on_congestion.unwrap_or(by_mode)
+}
+
+/// What is asked for and has not ended: status remembers what has.
+fn verify(object: &DrQueueManager) -> Option<VerifySpec> {
+    let last = object.status.as_ref().and_then(|s| s.verification.as_ref());
+    let done = |order: &&VerifySpec| {
+        last.is_some_and(|v| v.request_id == order.request_id && v.finished_at.is_some())
+    };
+    let order = object.spec.replication.verify.as_ref();
+    order.filter(|order| !done(order)).cloned()
 }
 
 fn invalid(field: &'static str, message: impl Into<String>) -> ValidationError {

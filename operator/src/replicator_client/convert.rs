@@ -12,7 +12,7 @@ use drqm_api::v1alpha1::{
 use drqm_core::{
     observed::{
         Device, FileSystem, Gate, Judged, Link, LinkState, Peer, RecoveryPointFacts, RefusalCode,
-        SnapshotFacts, Sync, Transition, Volume,
+        SnapshotFacts, Sync, Transition, VerificationFacts, Volume,
     },
     validate::Valid,
 };
@@ -70,6 +70,11 @@ pub fn configure_request(valid: &Valid, tls: Option<&PairTls>) -> wire::Configur
             OnCongestion::PullAhead => true,
         },
         resync_bytes_per_second: valid.resync_rate.unwrap_or_default(),
+        verify_request: valid
+            .verify
+            .as_ref()
+            .map_or_else(String::new, |v| v.request_id.clone()),
+        verify_repair: valid.verify.as_ref().is_some_and(|v| v.repair),
         snapshots: match valid.before_resync {
             BeforeResync::Required => wire::SnapshotPolicy::Required,
             BeforeResync::BestEffort => wire::SnapshotPolicy::BestEffort,
@@ -135,6 +140,13 @@ pub fn volume(state: wire::VolumeState, freshness: Freshness) -> Volume {
             reverted_bytes: snapshot.reverting.then_some(snapshot.reverted_bytes),
         }),
         snapshot_error: text(state.snapshot_error),
+        verification: state.verification.map(|v| VerificationFacts {
+            request: v.request,
+            started: time(v.started_unix_ms),
+            finished: time(v.finished_unix_ms),
+            left_bytes: v.left_bytes,
+            differing_bytes: v.differing_bytes,
+        }),
         given_up: state.given_up,
         kept_copies: state.kept_copies,
         recovery_point: state.recovery_point.map(recovery_point),

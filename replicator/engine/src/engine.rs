@@ -6,6 +6,7 @@
 //! [`crate::link`] (session, handshake, heartbeat), [`crate::resync`] (both ends of a copy),
 //! [`crate::snapshot`] (what a copy was before it, and the way back), [`crate::partition`] (a person's
 //! word after both sides have written),
+//! [`crate::verify`] (both copies compared while in use),
 //! [`crate::transition`] (role changes), [`crate::device`] (start gate, device),
 //! [`crate::status`] (the report).
 //!
@@ -38,6 +39,7 @@ use crate::snapshot::{Snapshots, UndoJob};
 use crate::superblock::{Superblock, Then};
 use crate::time::{Mono, Now};
 use crate::transition::Change;
+use crate::verify::Verification;
 use crate::write_path::WritePath;
 
 const VERSION: u64 = 1;
@@ -77,6 +79,15 @@ pub(crate) enum Job {
         resync: ResyncId,
         offset: u64,
         len: u64,
+        /// To send its hashes.
+        hashed: bool,
+    },
+    /// A range that the peer has sent the hashes of.
+    Compare(u64),
+    VerifyRead {
+        id: ResyncId,
+        offset: u64,
+        len: u64,
     },
     SourceFlush(ResyncId),
     Undo(UndoJob),
@@ -110,7 +121,7 @@ pub(crate) enum AfterPages {
     Demote,
     Stop,
     Voided,
-    Cleared,
+    Nothing,
 }
 
 /// 128-bit identifiers from a seed.
@@ -151,6 +162,7 @@ pub struct Engine {
     pub(crate) guest: WritePath,
     pub(crate) replica: Replica,
     pub(crate) snapshots: Snapshots,
+    pub(crate) verification: Option<Verification>,
     pub(crate) device: Device,
     pub(crate) change: Option<Change>,
     pub(crate) completion: Option<SentCompletion>,
@@ -247,6 +259,7 @@ impl Engine {
             guest: WritePath::default(),
             replica: Replica::load(raw, node),
             snapshots: Snapshots::at_start(&sb, size),
+            verification: None,
             device: Device::at_start(&sb, &settings, now.mono),
             change: None,
             completion: None,
@@ -338,6 +351,7 @@ impl Engine {
         self.advance_replica(out);
         self.advance_resync(out);
         self.advance_snapshot(out);
+        self.advance_verification(out);
         self.write_pages(out);
         self.advance_activity(out);
         self.write_superblock(out);
@@ -359,6 +373,7 @@ impl Engine {
             self.device_wakeup(),
             self.replica_wakeup(),
             self.resync_wakeup(),
+            self.verification_wakeup(),
         ]
         .into_iter()
         .flatten()
@@ -402,7 +417,12 @@ impl Engine {
                 resync,
                 offset,
                 len,
-            }) => self.chunk_read(resync, (offset, len), result, out),
+                hashed,
+            }) => self.chunk_read(resync, (offset, len, hashed), result, out),
+            Some(Job::Compare(question)) => self.compared(question, result, out),
+            Some(Job::VerifyRead { id, offset, len }) => {
+                self.verify_read(id, (offset, len), result, out);
+            }
             Some(Job::Undo(UndoJob::Save(id, run))) => {
                 self.old_content_read((id, run), result, out)
             }

@@ -122,6 +122,28 @@ pub enum Frame {
         /// Repeated.
         id: ResyncId,
     },
+    /// (primary, or source) What a range holds at this place of the stream, in hashes.
+    Hashes {
+        /// Everything up to here comes before.
+        after: Seq,
+        /// Bytes from the start of the volume.
+        offset: u64,
+        /// Bytes; whole blocks of [`crate::settings::HASHED_BLOCK`].
+        len: u64,
+        /// Of the hashes.
+        key: ResyncId,
+        /// One for each block.
+        hashes: Bytes,
+    },
+    /// (secondary, or target) The answer: what is different here.
+    Differs {
+        /// Repeated.
+        key: ResyncId,
+        /// Repeated.
+        offset: u64,
+        /// Runs of blocks `(first, length)` counted from the offset, ascending.
+        blocks: Vec<(u64, u64)>,
+    },
     /// (source) Everything is on the way; whoever has applied up to `seq` holds the sender's lineage.
     ResyncComplete {
         /// Names the resync (also for an empty one).

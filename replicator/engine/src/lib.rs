@@ -16,6 +16,7 @@ pub mod engine;
 pub mod event;
 pub mod frame;
 mod guard;
+pub mod hashes;
 pub mod ids;
 mod link;
 mod marks;
@@ -31,6 +32,7 @@ mod status;
 mod superblock;
 pub mod time;
 mod transition;
+mod verify;
 mod write_path;
 
 pub use effect::{Completion, Effect};

@@ -43,7 +43,7 @@ pub(crate) enum Join {
     /// As Secondary: no more comes in this session than what is on its way.
     Behind,
     /// Copying to the peer.
-    Source(Source),
+    Source(Box<Source>),
     /// Copying from the peer.
     Target(Target),
     /// Connected, and nothing may be sent: superseded, superseding, partitioned, refused.
@@ -236,7 +236,8 @@ impl Link {
     pub(crate) fn mirrors(&self, offset: u64, len: u64, is_flush: bool) -> bool {
         match self.join() {
             Some(Join::Source(s)) => {
-                s.copies() && (is_flush || chunks_of(offset, len).all(|c| !s.pending.contains(c)))
+                s.copies()
+                    && (is_flush || chunks_of(offset, len).all(|c| !s.walk.pending.contains(c)))
             }
             Some(
                 Join::Idle
@@ -254,7 +255,7 @@ impl Link {
     pub(crate) fn repend(&mut self, offset: u64, len: u64, route: Route) {
         if let (Route::Marked, Some(Join::Source(s))) = (route, self.join_mut()) {
             for chunk in chunks_of(offset, len) {
-                s.pending.insert(chunk);
+                s.walk.pending.insert(chunk);
             }
         }
     }
@@ -378,6 +379,8 @@ impl Engine {
             self.answer_waiting(out);
         }
         self.guest.locks.clear();
+        self.verification_lost_session();
+        self.replica.forget_questions();
         self.writes_lost_session(out);
         self.replica.record_now();
         self.change_lost_session(out);
@@ -472,6 +475,18 @@ impl Engine {
                 self.resync_began(id, total_chunks)
             }
             Frame::ResyncReady { id } if self.link.is_source() => self.resync_ready(id),
+            Frame::Hashes {
+                after,
+                offset,
+                len,
+                key,
+                hashes,
+            } if self.may_receive() => self.hashes_arrived(after, (offset, len), key, hashes),
+            Frame::Differs {
+                key,
+                offset,
+                blocks,
+            } if self.link.is_joined() => self.differences_heard(key, (offset, &blocks), out),
             Frame::ResyncComplete {
                 id,
                 lineage,
@@ -505,6 +520,8 @@ impl Engine {
             | Frame::BitmapStored
             | Frame::ResyncBegin { .. }
             | Frame::ResyncReady { .. }
+            | Frame::Hashes { .. }
+            | Frame::Differs { .. }
             | Frame::ResyncComplete { .. }
             | Frame::ResyncAdopted { .. }
             | Frame::PromoteRequest { .. }
@@ -537,7 +554,7 @@ impl Engine {
         self.link.report = Some(PeerReport { role, ..report });
     }
 
-    fn progress_heard(&mut self) {
+    pub(crate) fn progress_heard(&mut self) {
         if let Some(s) = &mut self.link.session {
             s.progress = self.now.mono;
         }

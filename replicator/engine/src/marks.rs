@@ -34,6 +34,15 @@ impl Bitmap {
         }
     }
 
+    /// All chunks of a volume of `size` bytes.
+    pub(crate) fn full(size: u64) -> Self {
+        let mut all = Self::new(size);
+        for chunk in 0..all.chunks {
+            all.insert(chunk);
+        }
+        all
+    }
+
     pub(crate) const fn chunks(&self) -> u64 {
         self.chunks
     }

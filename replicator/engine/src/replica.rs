@@ -1,11 +1,13 @@
 //! Applying the peer's ordered stream on a Secondary, and knowing how far behind it is.
 //!
 //! A write may start when everything up to its `dep_seq` is applied and no earlier write that
-//! overlaps it is unfinished. A flush mark passes when everything before it is applied, then made
+//! overlaps it is unfinished, and no question about what it overwrites is open. A flush mark passes when everything before it is applied, then made
 //! durable, then recorded in the position ring; only then does `applied` move past it, so that a
 //! recorded position never lags behind a later epoch of writes.
 //!
 //! Does not live here: who may send ([`crate::link`] checks), what a resync is.
+
+mod questions;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,6 +22,7 @@ use crate::report::RecoveryReport;
 use crate::settings::{OWN_FLUSH_BYTES, OWN_FLUSH_INTERVAL};
 use crate::superblock::{decode_recovery, encode_recovery};
 use crate::time::{Mono, Wall};
+use questions::Questions;
 
 /// How far into the stream a start is looked for: bounds the work of a step; far more than a disk
 /// takes at once.
@@ -60,6 +63,7 @@ enum Durability {
 /// State of the receiving side.
 pub(crate) struct Replica {
     incoming: BTreeMap<Seq, Incoming>,
+    questions: Questions,
     /// Whether the first write of the session has set the frontier.
     pub(crate) anchored: bool,
     received: Seq,
@@ -97,6 +101,7 @@ impl Replica {
         let recovery = newest.and_then(|(_, body)| decode_recovery(&mut Reader(body)));
         Self {
             incoming: BTreeMap::new(),
+            questions: Questions::default(),
             anchored: false,
             received: Seq(0),
             applied: Seq(0),
@@ -125,6 +130,11 @@ impl Replica {
     pub(crate) fn abandon(&mut self) {
         self.abandoned = true;
         self.incoming.retain(|_, e| e.progress == Progress::Started);
+    }
+
+    /// The session is gone: nobody waits for an answer any more.
+    pub(crate) fn forget_questions(&mut self) {
+        self.questions.forget();
     }
 
     /// Whether nothing of the stream is being written, or waits for that.
@@ -304,6 +314,7 @@ impl Engine {
         if self.fault.is_some() {
             return;
         }
+        self.start_comparing(out);
         self.start_applies(out);
         self.start_flush(out);
         self.acknowledge(out);
@@ -326,6 +337,7 @@ impl Engine {
                 && !unfinished
                     .iter()
                     .any(|(o, l)| *o < offset + len && offset < o + l)
+                && !self.replica.questions.hold(*seq, offset, len)
                 && self.snapshots.allow(offset, len)
             {
                 entry.progress = Progress::Started;

@@ -94,6 +94,21 @@ pub struct SnapshotReport {
     pub reverted: Option<u64>,
 }
 
+/// A verification: both copies compared while they are in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerificationReport {
+    /// Names the order.
+    pub request: String,
+    /// When it began, by the local clock.
+    pub started: Wall,
+    /// When it ended.
+    pub finished: Option<Wall>,
+    /// Bytes that are still to be compared.
+    pub left: u64,
+    /// Bytes in which the peer's copy differed.
+    pub differing: u64,
+}
+
 /// How a role change went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransitionKind {
@@ -176,6 +191,8 @@ pub struct Report {
     pub snapshot: Option<SnapshotReport>,
     /// Why there is none, or why it is of no use.
     pub snapshot_error: String,
+    /// A verification, if this process was told to make one.
+    pub verification: Option<VerificationReport>,
     /// A person has given this side's history up for the peer's.
     pub given_up: bool,
     /// Recovery point, of a copy that has received something.

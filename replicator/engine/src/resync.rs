@@ -19,34 +19,25 @@
 //! cache, so what was sent proves nothing. Progress lives in `pending`, in memory.
 
 mod target;
+mod walk;
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::compare::{Extent, SentCompletion};
+use crate::compare::{Disk, Extent, SentCompletion};
 use crate::effect::Effect;
 use crate::engine::{Engine, Job};
 use crate::event::IoError;
 use crate::frame::{Frame, Payload, WireWrite};
+use crate::hashes;
 use crate::ids::{ResyncId, Seq};
 use crate::link::Join;
-use crate::marks::Bitmap;
-use crate::settings::{CHUNK_SHIFT, RESYNC_RATE_MIN, RESYNC_WINDOW_BYTES};
+use crate::settings::CHUNK_SHIFT;
 use crate::superblock::Then;
 use crate::time::Mono;
 pub(crate) use target::Target;
-
-/// Bytes of one read: a live 4 KiB write waits behind at most one such frame per place in the queue.
-const READ_BYTES: u64 = 256 << 10;
-
-/// Reads of a copy under way at once.
-const READS_MAX: u32 = 8;
-
-/// How far a copy may be ahead of its rate: enough that reads do not come one by one.
-const PACE_AHEAD: Duration = Duration::from_millis(100);
+pub(crate) use walk::Walk;
 
 /// Runs of a bitmap frame; more are merged, so that a frame stays under its limit.
 const RUNS_MAX: usize = 32 << 10;
@@ -73,6 +64,14 @@ enum Stage {
     Adopted,
 }
 
+/// What is read next.
+struct Wanted {
+    offset: u64,
+    len: u64,
+    /// To send its hashes; otherwise to send it.
+    hashed: bool,
+}
+
 /// The sending side.
 pub(crate) struct Source {
     id: ResyncId,
@@ -80,15 +79,14 @@ pub(crate) struct Source {
     stage: Stage,
     /// The target is marked inconsistent and takes data.
     announced: bool,
-    pub(crate) pending: Bitmap,
+    pub(crate) walk: Walk,
+    /// The target probably holds most of it: hashes first, then what differs.
+    hashed: bool,
+    /// Ranges that the target says differ.
+    wanted: VecDeque<(u64, u64)>,
     total: u64,
     started: Mono,
-    cursor: u64,
-    reads: u32,
-    /// When what was read so far would have been read at the rate that is allowed.
-    paced: Mono,
     outstanding: VecDeque<(Seq, u64)>,
-    outstanding_bytes: u64,
 }
 
 impl Source {
@@ -122,30 +120,32 @@ impl Source {
         )
     }
 
-    /// Free pending chunks in a row, at most one read's worth, from where the last call ended, around.
-    fn next_run(&mut self, is_free: impl Fn(u64) -> bool) -> Option<Range<u64>> {
-        let ahead = self.pending.iter_from(self.cursor);
-        let behind = self.pending.iter_from(0).take_while(|c| *c < self.cursor);
-        let first = ahead.chain(behind).find(|c| is_free(*c))?;
-        let mut end = first + 1;
-        while (end + 1 - first) << CHUNK_SHIFT <= READ_BYTES
-            && end < self.pending.chunks()
-            && self.pending.contains(end)
-            && is_free(end)
-        {
-            end += 1;
-        }
-        self.cursor = end;
-        Some(first..end)
+    /// Whether everything has left.
+    fn is_done(&self) -> bool {
+        self.walk.is_done() && self.wanted.is_empty()
     }
 
-    /// When the next chunk may be read, at the rate that is allowed: a little may be read ahead.
-    fn may_read_from(&self) -> Mono {
-        Mono(self.paced.0.saturating_sub(PACE_AHEAD.as_micros() as u64))
+    /// The next range to read: what the target asked for first, then what is pending.
+    fn next_range(&mut self, size: u64, is_free: impl Fn(u64, u64) -> bool) -> Option<Wanted> {
+        let free = self.wanted.iter().position(|(o, l)| is_free(*o, *l));
+        if let Some((offset, len)) = free.and_then(|n| self.wanted.remove(n)) {
+            return Some(Wanted {
+                offset,
+                len,
+                hashed: false,
+            });
+        }
+        let chunk_is_free = |chunk: u64| is_free(chunk << CHUNK_SHIFT, 1 << CHUNK_SHIFT);
+        let (offset, len) = self.walk.take(size, chunk_is_free)?;
+        Some(Wanted {
+            offset,
+            len,
+            hashed: self.hashed,
+        })
     }
 
     pub(crate) fn copy(&self) -> Option<Copy> {
-        let done = self.total.saturating_sub(self.pending.count());
+        let done = self.total.saturating_sub(self.walk.pending.count());
         (self.total > 0).then_some(Copy {
             source: true,
             done: done << CHUNK_SHIFT,
@@ -176,15 +176,30 @@ impl Engine {
             extent,
             stage,
             announced: false,
-            pending: self.marks.base().clone(),
+            walk: Walk::new(self.marks.base().clone(), self.now.mono),
+            hashed: self.target_holds_most(extent),
+            wanted: VecDeque::new(),
             total: 0,
             started: self.now.mono,
-            cursor: 0,
-            reads: 0,
-            paced: self.now.mono,
             outstanding: VecDeque::new(),
-            outstanding_bytes: 0,
         }
+    }
+
+    /// Whether hashes are worth their reads: after a crash most of what is marked was not written, after
+    /// an interrupted copy most of it has arrived, and a copy of everything is mostly as it was.
+    fn target_holds_most(&self, extent: Extent) -> bool {
+        let Some(theirs) = self.link.theirs() else {
+            return false;
+        };
+        let interrupted = match theirs.disk {
+            Disk::Inconsistent => true,
+            // The union that was stored for a first copy.
+            Disk::Empty => theirs.dirty > 0,
+            Disk::Consistent => false,
+        };
+        let crashed = self.sb.crashed || theirs.crashed_primary;
+        let whole = extent == Extent::Full && theirs.disk != Disk::Empty;
+        interrupted || crashed || whole
     }
 
     /// Adds the runs of the peer to our bits.
@@ -216,7 +231,7 @@ impl Engine {
         let runs = bits.runs(RUNS_MAX);
         if let Some(s) = self.link.source_mut() {
             s.total = bits.count();
-            s.pending = bits;
+            s.walk.pending = bits;
             s.stage = Stage::AwaitStored;
         }
         self.send(Frame::Bitmap { runs, union: true }, out);
@@ -231,7 +246,7 @@ impl Engine {
         else {
             return Err("a stored bitmap out of turn".to_owned());
         };
-        if s.pending.count() == 0 && s.extent == Extent::Bitmap {
+        if s.walk.is_done() && s.extent == Extent::Bitmap {
             s.stage = Stage::Copying;
             return Ok(());
         }
@@ -260,22 +275,8 @@ impl Engine {
         if self.fault.is_some() {
             return;
         }
-        while let Some((offset, len)) = self.next_chunk() {
-            self.guest.locks.push((offset, len));
-            let resync = self.link.source_mut().expect("next_chunk found one").id;
-            let job = self.job(Job::ChunkRead {
-                resync,
-                offset,
-                len,
-            });
-            let s = self.link.source_mut().expect("next_chunk found one");
-            s.reads += 1;
-            s.outstanding_bytes += len;
-            out.push(Effect::ReadData {
-                job,
-                offset,
-                len: len as u32,
-            });
+        while let Some(next) = self.next_read() {
+            self.read_for_copy(&next, out);
         }
         // E2: no completion while a grant is pending.
         let asked = self
@@ -286,7 +287,7 @@ impl Engine {
         let Some(s) = self.link.source_mut() else {
             return;
         };
-        if s.stage == Stage::Copying && s.pending.count() == 0 && s.reads == 0 && !blocked {
+        if s.stage == Stage::Copying && s.is_done() && !blocked {
             s.stage = Stage::Flushing;
             let id = s.id;
             self.flush_source(id, out);
@@ -297,10 +298,8 @@ impl Engine {
 
     /// When a copy that is held back by its rate goes on.
     pub(crate) fn resync_wakeup(&self) -> Option<Mono> {
-        self.settings.resync_rate?;
-        let copies = |s: &&Source| s.stage == Stage::Copying && s.pending.count() > 0;
-        let next = self.link.source().filter(copies)?.may_read_from();
-        (next > self.now.mono).then_some(next)
+        let s = self.link.source().filter(|s| s.stage == Stage::Copying)?;
+        s.walk.wakeup(self.now.mono, self.settings.resync_rate)
     }
 
     /// E4: what the peer will take for our head is durable here first.
@@ -309,38 +308,50 @@ impl Engine {
         out.push(Effect::FlushData { job });
     }
 
-    /// The next range to copy: pending, and neither being written nor being read. What is being written
-    /// is passed over: a read that races a local write would put old data behind a newer mirrored write.
-    fn next_chunk(&mut self) -> Option<(u64, u64)> {
+    /// The next range to copy: neither being written nor being read. What is being written is passed
+    /// over: a read that races a local write would put old data behind a newer mirrored write.
+    fn next_read(&mut self) -> Option<Wanted> {
         let size = self.identity.size;
         let (now, rate) = (self.now.mono, self.settings.resync_rate);
         let s = self.link.source_mut()?;
-        if rate.is_some() && now < s.may_read_from() {
-            return None;
-        }
-        let full = s.outstanding_bytes >= RESYNC_WINDOW_BYTES || s.reads >= READS_MAX;
-        if s.stage != Stage::Copying || full {
+        if s.stage != Stage::Copying || !s.walk.may_read(now, rate) {
             return None;
         }
         let guest = &self.guest;
-        let is_free = |chunk: u64| !guest.overlaps_local(chunk << CHUNK_SHIFT, 1 << CHUNK_SHIFT);
-        let chunks = s.next_run(is_free)?;
-        let offset = chunks.start << CHUNK_SHIFT;
-        let len = (chunks.end << CHUNK_SHIFT).min(size) - offset;
-        for chunk in chunks {
-            s.pending.remove(chunk);
-        }
-        if let Some(rate) = rate {
-            let takes = Duration::from_micros(len * 1_000_000 / rate.max(RESYNC_RATE_MIN));
-            s.paced = s.paced.max(now).after(takes);
-        }
-        Some((offset, len))
+        s.next_range(size, |offset, len| guest.is_free(offset, len))
     }
 
+    fn read_for_copy(&mut self, next: &Wanted, out: &mut Vec<Effect>) {
+        let Wanted {
+            offset,
+            len,
+            hashed,
+        } = *next;
+        let (now, rate) = (self.now.mono, self.settings.resync_rate);
+        let Some(s) = self.link.source_mut() else {
+            return;
+        };
+        s.walk.read_began((offset, len), now, rate);
+        let resync = s.id;
+        self.guest.locks.push((offset, len));
+        let job = self.job(Job::ChunkRead {
+            resync,
+            offset,
+            len,
+            hashed,
+        });
+        out.push(Effect::ReadData {
+            job,
+            offset,
+            len: len as u32,
+        });
+    }
+
+    /// A range has been read, and nobody writes to it: what it holds is said at this place of the stream.
     pub(crate) fn chunk_read(
         &mut self,
         resync: ResyncId,
-        (offset, len): (u64, u64),
+        (offset, len, hashed): (u64, u64, bool),
         result: Result<Bytes, IoError>,
         out: &mut Vec<Effect>,
     ) {
@@ -352,17 +363,20 @@ impl Engine {
         let Some(s) = self.link.source_mut().filter(|s| s.id == resync) else {
             return;
         };
-        s.reads -= 1;
-        self.guest.locks.retain(|l| *l != (offset, len));
+        s.walk.read_ended(offset);
+        self.guest.unlock(offset, len);
+        if hashed {
+            s.walk.ask(offset, len);
+            return self.send_hashes(resync, offset, &data, out);
+        }
         let seq = self.guest.last_seq.next();
         self.guest.last_seq = seq;
+        s.outstanding.push_back((seq, len));
         let payload = if is_zero(&data) {
             Payload::Zero { offset, len }
         } else {
             Payload::Data { offset, data }
         };
-        let s = self.link.source_mut().expect("checked above");
-        s.outstanding.push_back((seq, len));
         let write = WireWrite {
             seq,
             dep_seq: Seq(0),
@@ -374,6 +388,41 @@ impl Engine {
         self.send_write(write, out);
     }
 
+    pub(crate) fn send_hashes(
+        &mut self,
+        key: ResyncId,
+        offset: u64,
+        data: &[u8],
+        out: &mut Vec<Effect>,
+    ) {
+        let frame = Frame::Hashes {
+            after: self.guest.last_seq,
+            offset,
+            len: data.len() as u64,
+            key,
+            hashes: hashes::hashes_of(key, data),
+        };
+        self.send(frame, out);
+    }
+
+    /// The peer has compared what it was asked about: a copy sends what differs, as it is by then. An
+    /// answer to a verification that was given up meanwhile is of no interest.
+    pub(crate) fn differences_heard(
+        &mut self,
+        key: ResyncId,
+        (offset, blocks): (u64, &[(u64, u64)]),
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        self.progress_heard();
+        match self.link.source_mut().filter(|s| s.id == key) {
+            Some(s) => {
+                s.wanted.extend(s.walk.answered(offset, blocks)?);
+                Ok(())
+            }
+            None => self.verification_answered(key, (offset, blocks), out),
+        }
+    }
+
     pub(crate) fn resync_acknowledged(&mut self, applied: Seq) {
         let Some(s) = self.link.source_mut() else {
             return;
@@ -382,14 +431,14 @@ impl Engine {
             && seq <= applied
         {
             s.outstanding.pop_front();
-            s.outstanding_bytes -= len;
+            s.walk.arrived(len);
         }
     }
 
     pub(crate) fn resync_outstanding(&self) -> bool {
         self.link
             .source()
-            .is_some_and(|s| !s.outstanding.is_empty())
+            .is_some_and(|s| !s.outstanding.is_empty() || s.walk.awaits_answers())
     }
 
     pub(crate) fn source_flushed(&mut self, id: ResyncId) {

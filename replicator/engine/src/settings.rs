@@ -67,6 +67,16 @@ pub enum SnapshotPolicy {
     Never,
 }
 
+/// A person wants the two copies compared, block by block, while they are in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyOrder {
+    /// Names the order: another name is another verification.
+    pub request: String,
+    /// Whether what differs is copied to the peer when the verification has ended. Otherwise it is
+    /// marked, and copied when the two meet the next time.
+    pub repair: bool,
+}
+
 /// Configuration of one volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -86,11 +96,13 @@ pub struct Settings {
     pub on_peer_loss: OnPeerLoss,
     /// When the peer is slow.
     pub on_congestion: OnCongestion,
-    /// Bytes per second that a resync may read and send; none: as fast as it goes. At least
+    /// Bytes per second that a resync, or a verification, may read and send; none: as fast as it goes. At least
     /// [`RESYNC_RATE_MIN`] is taken, so that it always gets on.
     pub resync_rate: Option<u64>,
     /// Before a resync changes the copy.
     pub snapshots: SnapshotPolicy,
+    /// A verification that is wanted.
+    pub verify: Option<VerifyOrder>,
     /// Bytes of writes on their way to the peer; [`WINDOW_BYTES`] at most.
     pub window_bytes: u64,
     /// Bytes of writes kept for a peer that is away; at most the window. More becomes dirty bits.
@@ -107,6 +119,13 @@ pub const WINDOW_COUNT: usize = 16 << 10;
 /// Resync data on the way and not yet applied, bytes: enough for the link, small enough that a live
 /// write does not wait long behind it.
 pub const RESYNC_WINDOW_BYTES: u64 = 8 << 20;
+
+/// Bytes that one hash stands for.
+pub const HASHED_BLOCK: u64 = 4096;
+
+/// Bytes of one read of a resync, and that one frame of hashes stands for at most: a live 4 KiB write
+/// waits behind at most one such frame per place in the queue.
+pub const HASHED_MAX: u64 = 256 << 10;
 
 /// The least rate of a resync, bytes per second.
 pub const RESYNC_RATE_MIN: u64 = 1 << 20;

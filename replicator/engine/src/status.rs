@@ -27,6 +27,7 @@ pub(crate) struct Digest {
     given_up: bool,
     snapshot_error: String,
     mode: crate::settings::Mode,
+    verified: Option<(String, bool, bool)>,
 }
 
 impl Engine {
@@ -138,6 +139,9 @@ impl Engine {
             given_up: !self.sb.given_up_for.is_none(),
             snapshot_error: self.snapshots.error.clone(),
             mode: self.stated_mode(),
+            verified: self
+                .verification_report()
+                .map(|v| (v.request, v.finished.is_some(), v.differing > 0)),
         }
     }
 
@@ -178,6 +182,7 @@ impl Engine {
             }),
             snapshot: self.snapshot_report(),
             snapshot_error: self.snapshots.error.clone(),
+            verification: self.verification_report(),
             given_up: !self.sb.given_up_for.is_none(),
             recovery: self.recovery_report(),
             gate: self.gate(),

@@ -62,14 +62,19 @@ impl Superblock {
 
     /// Starts a new epoch of our own: the peer does not have it.
     pub(crate) fn bump(&mut self, head: Epoch) {
+        self.peer_may_have_head = false;
         self.lineage.insert(0, head);
         self.base_index += 1;
-        self.peer_may_have_head = false;
-        self.lineage.truncate(LINEAGE_MAX);
-        // What is cut off counts only if the bits reached back to it.
-        if self.base_index as usize > LINEAGE_MAX - 1 {
-            self.full_dirty = true;
-            self.base_index = LINEAGE_MAX as u32 - 1;
+        if self.lineage.len() <= LINEAGE_MAX {
+            return;
+        }
+        if (self.base_index as usize) < LINEAGE_MAX {
+            self.lineage.truncate(LINEAGE_MAX);
+        } else {
+            // The bits reach back to the oldest, which the peer has: an epoch from since then goes
+            // instead. Should the peer hold just that one, the two will seem partitioned.
+            self.lineage.remove(2);
+            self.base_index -= 1;
         }
     }
 
@@ -429,17 +434,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lineage_that_overflows_makes_the_bits_incomplete() {
+    fn a_lineage_that_overflows_keeps_what_the_peer_holds() {
         let mut s = Superblock {
             lineage: vec![Epoch(1)],
             ..Superblock::default()
         };
-        for n in 2..=LINEAGE_MAX as u128 {
+        for n in 2..=4 * LINEAGE_MAX as u128 {
             s.bump(Epoch(n));
-            assert!(!s.full_dirty);
+            assert!(!s.full_dirty && s.lineage.len() <= LINEAGE_MAX && s.head() == Epoch(n));
+            assert_eq!(s.lineage[s.base_index as usize], Epoch(1));
         }
-        s.bump(Epoch(99));
-        assert!(s.full_dirty && s.lineage.len() == LINEAGE_MAX && s.head() == Epoch(99));
+        assert!(s.lineage.len() == LINEAGE_MAX);
     }
 
     #[test]

@@ -140,7 +140,17 @@ impl WritePath {
         self.writes.is_empty() && self.local.is_empty()
     }
 
-    pub(crate) fn overlaps_local(&self, offset: u64, len: u64) -> bool {
+    /// Whether a range is neither being written here nor being read for the peer.
+    pub(crate) fn is_free(&self, offset: u64, len: u64) -> bool {
+        !self.overlaps_local(offset, len) && !self.overlaps_lock(offset, len)
+    }
+
+    /// A range that was read for the peer may be written again.
+    pub(crate) fn unlock(&mut self, offset: u64, len: u64) {
+        self.locks.retain(|l| *l != (offset, len));
+    }
+
+    fn overlaps_local(&self, offset: u64, len: u64) -> bool {
         self.local
             .values()
             .any(|(o, l)| *o < offset + len && offset < o + l)

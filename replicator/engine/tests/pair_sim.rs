@@ -13,6 +13,8 @@ mod device;
 mod disk;
 #[path = "pair_sim/guest.rs"]
 mod guest;
+#[path = "pair_sim/io.rs"]
+mod io;
 #[path = "pair_sim/liar.rs"]
 mod liar;
 #[path = "pair_sim/link.rs"]
@@ -39,6 +41,8 @@ mod scripted_partition;
 mod scripted_policies;
 #[path = "pair_sim/scripted_snapshot.rs"]
 mod scripted_snapshot;
+#[path = "pair_sim/scripted_verify.rs"]
+mod scripted_verify;
 #[path = "pair_sim/world.rs"]
 mod world;
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use drqm_rpc::control::v1 as pb;
 
 use crate::pool::config::{
-    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, Snapshots, TlsConfig, VolumeConfig,
+    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, Snapshots, TlsConfig, VerifyConfig,
+    VolumeConfig,
 };
 
 /// Sizes are whole pages.
@@ -14,6 +15,9 @@ const PAGE: u64 = 4096;
 
 /// Addresses of one peer; more would make a round of dials too long.
 const MAX_ADDRESSES: usize = 8;
+
+/// Longest name of a verification, bytes.
+const MAX_NAME: usize = 128;
 
 /// What the node knows of itself.
 pub(crate) struct Bounds {
@@ -94,7 +98,17 @@ pub(crate) fn config(
         snapshots,
         resync_rate: (request.resync_bytes_per_second > 0)
             .then_some(request.resync_bytes_per_second),
+        verify: verify(request.verify_request, request.verify_repair)?,
     })
+}
+
+fn verify(request: String, repair: bool) -> Result<Option<VerifyConfig>, String> {
+    if request.len() > MAX_NAME {
+        return Err(format!(
+            "spec.replication.verify.requestId: longer than {MAX_NAME} bytes"
+        ));
+    }
+    Ok((!request.is_empty()).then_some(VerifyConfig { request, repair }))
 }
 
 fn size(bytes: u64) -> Result<u64, String> {

@@ -11,7 +11,9 @@ mod tests;
 use bytes::Bytes;
 use drqm_engine::compare::{Facts, Grant, LogRange, SentCompletion};
 use drqm_engine::frame::{Frame, Payload, PeerReport, PrimaryClock, WireWrite};
+use drqm_engine::hashes::hashes_len;
 use drqm_engine::ids::{Epoch, NodeId, Position, ResyncId, RunId, Seq, VolumeId};
+use drqm_engine::settings::{CHUNK_SHIFT, HASHED_BLOCK, HASHED_MAX};
 use drqm_engine::time::Wall;
 use drqm_rpc::peer::v1 as pb;
 use pb::frame::Body;
@@ -88,6 +90,28 @@ pub(super) fn encode(frame: Frame) -> pb::Frame {
             total_chunks,
         }),
         Frame::ResyncReady { id } => Body::ResyncReady(pb::ResyncReady { id: wide(id.0) }),
+        Frame::Hashes {
+            after,
+            offset,
+            len,
+            key,
+            hashes,
+        } => Body::Hashes(pb::Hashes {
+            after: after.0,
+            offset,
+            len,
+            key: wide(key.0),
+            hashes,
+        }),
+        Frame::Differs {
+            key,
+            offset,
+            blocks,
+        } => Body::Differs(pb::Differs {
+            key: wide(key.0),
+            offset,
+            runs: gaps(&blocks),
+        }),
         Frame::ResyncComplete {
             id,
             lineage: line,
@@ -250,7 +274,7 @@ pub(super) fn decode(frame: pb::Frame, size: u64) -> Result<Frame, Violation> {
         Body::State(s) => Frame::State(Box::new(state_from(s)?)),
         Body::Decision(d) => Frame::Decision(words::decision_from(d.kind)?),
         Body::Bitmap(b) => Frame::Bitmap {
-            runs: runs_from(&b.runs, size)?,
+            runs: runs_from(&b.runs, size.div_ceil(1 << CHUNK_SHIFT))?,
             union: b.union,
         },
         Body::BitmapStored(_) => Frame::BitmapStored,
@@ -262,6 +286,12 @@ pub(super) fn decode(frame: pb::Frame, size: u64) -> Result<Frame, Violation> {
         },
         Body::ResyncReady(r) => Frame::ResyncReady {
             id: resync_from(&r.id)?,
+        },
+        Body::Hashes(h) => hashes_from(h, size)?,
+        Body::Differs(d) => Frame::Differs {
+            key: resync_from(&d.key)?,
+            offset: d.offset,
+            blocks: runs_from(&d.runs, HASHED_MAX / HASHED_BLOCK)?,
         },
         Body::ResyncComplete(r) => Frame::ResyncComplete {
             id: resync_from(&r.id)?,
@@ -406,21 +436,35 @@ fn report_from(r: Option<pb::Report>) -> Result<PeerReport, Violation> {
     })
 }
 
-/// Runs of dirty chunks, none beyond the volume's end, ascending and apart.
-fn runs_from(gaps: &[u64], size: u64) -> Result<Vec<(u64, u64)>, Violation> {
+fn hashes_from(h: pb::Hashes, size: u64) -> Result<Frame, Violation> {
+    range(h.offset, h.len, size)?;
+    if h.len == 0 || h.len > HASHED_MAX || h.hashes.len() != hashes_len(h.len) {
+        let hashes = h.hashes.len();
+        return violation(format!("{hashes} bytes of hashes for {} bytes", h.len));
+    }
+    Ok(Frame::Hashes {
+        after: Seq(h.after),
+        offset: h.offset,
+        len: h.len,
+        key: resync_from(&h.key)?,
+        hashes: h.hashes,
+    })
+}
+
+/// Runs of chunks or blocks, none beyond the limit, ascending and apart.
+fn runs_from(gaps: &[u64], limit: u64) -> Result<Vec<(u64, u64)>, Violation> {
     let (pairs, []) = gaps.as_chunks::<2>() else {
         return violation("half a bitmap run");
     };
-    let chunks = size.div_ceil(1 << drqm_engine::settings::CHUNK_SHIFT);
     let mut end = 0_u64;
     let mut runs = Vec::with_capacity(pairs.len());
     for &[gap, len] in pairs {
         let first = end.checked_add(gap);
         let next = first
             .and_then(|f| f.checked_add(len))
-            .filter(|n| *n <= chunks && len > 0);
+            .filter(|n| *n <= limit && len > 0);
         let (Some(first), Some(next)) = (first, next) else {
-            return violation("a bitmap run beyond the end of the volume, or empty");
+            return violation("a bitmap run beyond the end, or empty");
         };
         runs.push((first, len));
         end = next;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use drqm_engine::event::FsKind;
 use drqm_engine::settings::{
-    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, WINDOW_BYTES, WhenPeerUnknown,
+    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, VerifyOrder, WINDOW_BYTES,
+    WhenPeerUnknown,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,16 @@ pub(crate) struct VolumeConfig {
     /// Bytes per second of a synchronization; none: as fast as it goes.
     #[serde(default)]
     pub(crate) resync_rate: Option<u64>,
+    /// A verification that is wanted.
+    #[serde(default)]
+    pub(crate) verify: Option<VerifyConfig>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct VerifyConfig {
+    pub(crate) request: String,
+    pub(crate) repair: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +139,10 @@ impl VolumeConfig {
                 Snapshots::BestEffort => SnapshotPolicy::BestEffort,
                 Snapshots::Never => SnapshotPolicy::Never,
             },
+            verify: self.verify.as_ref().map(|v| VerifyOrder {
+                request: v.request.clone(),
+                repair: v.repair,
+            }),
             window_bytes: WINDOW_BYTES,
             log_bytes: WINDOW_BYTES,
         }

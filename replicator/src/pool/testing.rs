@@ -21,6 +21,7 @@ pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
         pull_ahead_on_congestion: false,
         snapshots: Snapshots::default(),
         resync_rate: None,
+        verify: None,
     }
 }
 

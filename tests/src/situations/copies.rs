@@ -5,10 +5,12 @@ use drqm_api::conditions::reason;
 use drqm_api::v1alpha1::{DataWord, DrStatusWord, Mode};
 use serde_json::json;
 
+use super::node::POOL;
 use super::pair::{
     NAME, apply, apply_peer_manifest, delete, expect_left, leave, manifest, on_volume, pod_uid,
     sides, wait_until_normal,
 };
+use crate::demo::broker::NAMESPACE;
 use crate::demo::side::Side;
 use crate::demo::world::{PATIENCE, SYNCHRONIZATION, World};
 
@@ -116,6 +118,47 @@ fn shape(world: &World, side: &Side, how: &str) -> Result<()> {
     let words: Vec<&str> = ["tc", "qdisc"].into_iter().chain(how.split(' ')).collect();
     world.in_host(host, &words)?;
     Ok(())
+}
+
+/// A disk that returns something else than what was written: a verification finds it under a serving queue
+/// manager and repairs it.
+pub(super) fn rotten_byte_is_repaired(world: &mut World) -> Result<()> {
+    let both = sides(world, NAME);
+    let [first, second] = &both;
+    let (word, rotten) = ("fresh-as-written", "fresh-aS-written");
+    leave(world, first, word)?;
+    wait_until_normal(&both)?;
+    let copy = format!("{POOL}/{NAMESPACE}_{NAME}/data");
+    let host = second.host.context("a host of the lab")?;
+    let spoil = format!(
+        "at=$(grep -obUa {word} {copy} | tail -1 | cut -d: -f1) && \
+         printf {rotten} | dd of={copy} bs=1 seek=$at conv=notrunc,fsync status=none && \
+         grep -c -a {rotten} {copy}"
+    );
+    ensure!(world.in_host(host, &["sh", "-c", &spoil])?.trim() != "0");
+    let pod = pod_uid(first)?;
+    for (request, differing) in [("first", 4096), ("second", 0)] {
+        world.patch(
+            first,
+            &format!(
+                r#"{{"spec":{{"replication":{{"verify":{{"requestId":"{request}","repair":true}}}}}}}}"#
+            ),
+        )?;
+        let ended = first.wait_for("the verification has ended", SYNCHRONIZATION, |status| {
+            let v = status.verification.clone()?;
+            (v.request_id == request && v.finished_at.is_some()).then_some(v)
+        })?;
+        ensure!(ended.differing_bytes == differing, "{ended:?}");
+        wait_until_normal(&both)?;
+    }
+    let count = format!("grep -c -a {rotten} {copy} || true");
+    let left = world.in_host(host, &["sh", "-c", &count])?;
+    ensure!(left.trim() == "0", "the copy still shows {rotten}");
+    ensure!(
+        first.status()?.serving && pod_uid(first)? == pod,
+        "the queue manager was interrupted"
+    );
+    world.show_status(first, second)
 }
 
 /// The mode is changed on both sides while the queue manager serves.

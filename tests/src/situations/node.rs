@@ -6,7 +6,7 @@ use super::pair::{apply, delete, manifest, wait_for_words};
 use crate::demo::world::{SYNCHRONIZATION, World};
 
 /// The pool of the chart's values.
-const POOL: &str = "/var/lib/drqm/pool";
+pub(super) const POOL: &str = "/var/lib/drqm/pool";
 
 /// The disk under the pool has become read-only, as a kernel does it after errors.
 pub(super) fn pool_is_read_only(world: &mut World) -> Result<()> {

@@ -49,6 +49,9 @@ pub struct DrQueueManagerStatus {
     /// What an inconsistent copy was before its synchronization, and would go back to at a promotion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotState>,
+    /// The last verification of the two copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationState>,
     /// The identity of the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<EpochState>,
@@ -333,6 +336,26 @@ pub struct SnapshotState {
     /// Bytes that it takes in the pool.
     #[serde(default)]
     pub used_bytes: i64,
+}
+
+/// A verification: both copies compared while they are in use.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationState {
+    /// `spec.replication.verify.requestId` that asked for it.
+    pub request_id: String,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended. Absent while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// How much is compared, with two decimals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_percent: Option<String>,
+    /// Bytes in which the peer's copy differed.
+    #[serde(default)]
+    pub differing_bytes: i64,
 }
 
 /// The identity of the data.

@@ -37,6 +37,7 @@ pub fn events(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> Vec<Eve
     events.extend(transition(old, new));
     events.extend(crashed_tail(old, new));
     events.extend(verdict(old, new));
+    events.extend(verified(old, new));
     events.extend(pair(old, new));
     events.extend(link(old, new));
     events.extend(trouble(old, new));
@@ -110,6 +111,28 @@ fn crashed_tail(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> Optio
         "Rejoin",
         format!("at most {bytes} bytes that this side wrote before its crash are on no other side"),
     ))
+}
+
+fn verified(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> Option<EventFact> {
+    let now = new
+        .verification
+        .as_ref()
+        .filter(|v| v.finished_at.is_some())?;
+    let told = old.verification.as_ref();
+    if told.is_some_and(|v| v.request_id == now.request_id && v.finished_at.is_some()) {
+        return None;
+    }
+    let request = &now.request_id;
+    Some(if now.differing_bytes == 0 {
+        let text = format!("verification {request}: both copies are equal");
+        event(false, "Verified", "Verify", text)
+    } else {
+        let text = format!(
+            "verification {request}: the peer's copy differed in {} bytes; they are copied by a synchronization",
+            now.differing_bytes
+        );
+        event(true, "DifferencesFound", "Verify", text)
+    })
 }
 
 fn verdict(old: &DrQueueManagerStatus, new: &DrQueueManagerStatus) -> Option<EventFact> {

@@ -10,7 +10,7 @@ use drqm_api::names;
 use drqm_api::v1alpha1::{
     DataWord, DrQueueManager, DrQueueManagerStatus, DrState, DrStatusWord, EffectiveRole,
     EpochState, FileSystemState, LinkWord, PeerState, RecoveryPoint, Role, SnapshotState,
-    SyncDirection, TransitionState, VolumeStatus,
+    SyncDirection, TransitionState, VerificationState, VolumeStatus,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -144,6 +144,18 @@ pub(super) fn snapshot(volume: &Volume) -> Option<SnapshotState> {
     })
 }
 
+pub(super) fn verification(volume: &Volume) -> Option<VerificationState> {
+    let found = volume.verification.as_ref()?;
+    let done = volume.size_bytes.saturating_sub(found.left_bytes);
+    Some(VerificationState {
+        request_id: found.request.clone(),
+        started_at: found.started.map(time),
+        finished_at: found.finished.map(time),
+        progress_percent: Some(names::progress(done, volume.size_bytes)),
+        differing_bytes: signed(found.differing_bytes),
+    })
+}
+
 pub(super) fn epoch(volume: &Volume) -> Option<EpochState> {
     (!volume.epoch.is_empty()).then(|| EpochState {
         current: volume.epoch.clone(),
@@ -259,6 +271,9 @@ pub(super) fn with_live_figures_of(
         &mut status.dr.snapshot_reversion_percent,
         &old.dr.snapshot_reversion_percent,
     );
+    if let (Some(new), Some(old)) = (&mut status.verification, &old.verification) {
+        keep(&mut new.progress_percent, &old.progress_percent);
+    }
     status
 }
 
@@ -275,6 +290,10 @@ pub(super) fn moved_a_step(old: &DrQueueManagerStatus, new: &DrQueueManagerStatu
         dr.sync_progress_percent
             .as_ref()
             .or(dr.snapshot_reversion_percent.as_ref())
+            .or(status
+                .verification
+                .as_ref()
+                .and_then(|v| v.progress_percent.as_ref()))
             .and_then(|text| text.parse::<f64>().ok())
     };
     let progressed = match (progress(old), progress(new)) {

@@ -3,10 +3,13 @@
 use drqm_api::conditions::condition;
 use drqm_api::v1alpha1::{
     DataWord, DrStatusWord, LinkWord, PartitionResolution, PartitionSpec, TransitionKind,
+    VerifySpec,
 };
 
 use super::*;
-use crate::observed::{LinkState, RecoveryPointFacts, SnapshotFacts, Sync, Transition};
+use crate::observed::{
+    LinkState, RecoveryPointFacts, SnapshotFacts, Sync, Transition, VerificationFacts,
+};
 use crate::outcome::{ErrorClass, StepFailure};
 use crate::plan::plan;
 use crate::testing::{judged, now, observed, seconds_ago, valid, volume};
@@ -393,6 +396,56 @@ fn a_snapshot_that_cannot_be_taken_is_told_and_how_to_go_on() {
     let status = publication.status.expect("changed");
     let in_sync = condition_of(&status, condition::IN_SYNC);
     assert_eq!(in_sync, ("False", reason::SNAPSHOT_FAILED));
+}
+
+#[test]
+fn a_verification_is_told_while_it_runs_and_remembered_when_it_has_ended() {
+    let mut seen = serving();
+    first(&mut seen);
+    seen.object.spec.replication.verify = Some(VerifySpec {
+        request_id: "monday".to_owned(),
+        repair: true,
+    });
+    let wanted = |seen: &Observed| crate::validate::validate(seen).expect("valid").verify;
+    assert!(wanted(&seen).is_some_and(|v| v.repair));
+    let found = |left_bytes, finished, differing_bytes| VerificationFacts {
+        request: "monday".to_owned(),
+        started: Some(seconds_ago(9)),
+        finished,
+        left_bytes,
+        differing_bytes,
+    };
+    edit(&mut seen, |volume| {
+        volume.verification = Some(found(volume.size_bytes / 4, None, 0));
+    });
+    let publication = published(&seen);
+    assert!(reasons(&publication.events).is_empty());
+    let status = publication.status.expect("changed");
+    let told = status.verification.clone().expect("told");
+    assert_eq!(told.progress_percent.as_deref(), Some("75.00"));
+    seen.object.status = Some(status);
+    assert!(wanted(&seen).is_some(), "it has not ended");
+
+    for (differing, event) in [(0, "Verified"), (4096, "DifferencesFound")] {
+        let mut ended = seen.clone();
+        edit(&mut ended, |volume| {
+            volume.verification = Some(found(0, Some(seconds_ago(1)), differing));
+        });
+        let publication = published(&ended);
+        assert_eq!(reasons(&publication.events), [event]);
+        ended.object.status = publication.status;
+        assert!(wanted(&ended).is_none(), "it has ended");
+        // The replicator forgets it, status does not.
+        edit(&mut ended, |volume| volume.verification = None);
+        assert!(
+            published(&ended)
+                .status
+                .is_none_or(|s| s.verification.is_some())
+        );
+        let again = ended.object.spec.replication.verify.as_mut();
+        again.expect("set above").request_id = "tuesday".to_owned();
+        assert!(wanted(&ended).is_some(), "another one is asked for");
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ const LINES: &[Line] = &[
         Some(format!("{percent}%"))
     }),
     plain("Snapshot", snapshot),
+    plain("Verification", verification),
     plain("Kept copies", |seen, _| {
         let kept = &seen.status.volume.as_ref()?.kept_copies;
         (!kept.is_empty()).then(|| kept.join(", "))
@@ -316,6 +317,19 @@ fn snapshot(seen: &Seen, _: Timestamp) -> Option<String> {
     let size = names::size(u64::try_from(snapshot.used_bytes).unwrap_or_default());
     let taken = snapshot.taken_at.as_ref()?;
     Some(format!("of {}, {size}", taken.0))
+}
+
+fn verification(seen: &Seen, _: Timestamp) -> Option<String> {
+    let v = seen.status.verification.as_ref()?;
+    let found = match u64::try_from(v.differing_bytes) {
+        Ok(0) | Err(_) => "no difference".to_owned(),
+        Ok(bytes) => format!("{} differed", names::size(bytes)),
+    };
+    let so_far = v.progress_percent.as_deref().unwrap_or("0");
+    Some(match &v.finished_at {
+        Some(at) => format!("{}, ended {}: {found}", v.request_id, at.0),
+        None => format!("{}, {so_far}% compared: {found} so far", v.request_id),
+    })
 }
 
 fn peer(seen: &Seen, now: Timestamp) -> Option<String> {

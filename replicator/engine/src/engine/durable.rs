@@ -109,7 +109,7 @@ impl Engine {
                 Then::Adopted(id) => self.adoption_durable(id, out),
                 Then::ClearBase => {
                     self.marks.completed();
-                    self.store_pages(AfterPages::Cleared);
+                    self.store_pages(AfterPages::Nothing);
                 }
                 Then::SendDecision => self.decision_durable(out),
                 Then::PublishDevice => self.publish_device(out),
@@ -160,7 +160,7 @@ impl Engine {
                     self.sb.bits_void = false;
                     self.persist(Then::Nothing);
                 }
-                AfterPages::Cleared => {}
+                AfterPages::Nothing => {}
             }
         }
     }

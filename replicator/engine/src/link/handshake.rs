@@ -71,7 +71,9 @@ impl Engine {
         let Some(s) = &self.link.session else { return };
         let silent = now >= s.heard.after(HEARTBEAT_LOST);
         let slow = !self.link.is_joined() && now >= s.opened.after(HANDSHAKE_LIMIT);
-        let outstanding = self.guest.is_outstanding() || self.resync_outstanding();
+        let outstanding = self.guest.is_outstanding()
+            || self.resync_outstanding()
+            || self.verification_outstanding();
         let stuck = outstanding && now >= s.progress.after(PROGRESS_LOST);
         if silent || slow || stuck {
             let reason = if silent {
@@ -270,7 +272,7 @@ impl Engine {
         let join = match decision {
             Decision::AwaitFirstPrimary => Join::Idle,
             Decision::InSync => Join::InOrder,
-            Decision::Source(extent) => Join::Source(self.begin_source(extent, out)),
+            Decision::Source(extent) => Join::Source(Box::new(self.begin_source(extent, out))),
             Decision::Target(extent) => Join::Target(Target::new(extent, self.now.mono)),
             Decision::Superseded
             | Decision::Superseding

@@ -34,6 +34,8 @@ pub(crate) struct Found {
     replays: u64,
     reverts: u64,
     left_behind: u64,
+    hashes: u64,
+    verified: u64,
     /// Lives that broke a promise, and which.
     pub(crate) failures: Vec<(Script, String)>,
 }
@@ -43,7 +45,7 @@ impl fmt::Display for Found {
         write!(
             f,
             "{} lives: {} ended partitioned, {} publications, {} writes, {} copies, {} replays, {} reverts, \
-             {} times left behind, {} violations",
+             {} times left behind, {} ranges told by hashes, {} verifications, {} violations",
             self.lives,
             self.parted,
             self.publications,
@@ -52,6 +54,8 @@ impl fmt::Display for Found {
             self.replays,
             self.reverts,
             self.left_behind,
+            self.hashes,
+            self.verified,
             self.failures.len()
         )
     }
@@ -69,6 +73,8 @@ impl Found {
                 self.replays += world.replays;
                 self.reverts += world.reverts;
                 self.left_behind += world.left_behind;
+                self.hashes += world.hashes;
+                self.verified += world.verified;
             }
             Err(why) => self.failures.push((script, why)),
         }

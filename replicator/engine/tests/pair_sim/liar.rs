@@ -153,7 +153,7 @@ fn decision(rng: &mut Rng) -> Decision {
 fn made_up(rng: &mut Rng, size: u64) -> Frame {
     let epoch = Epoch(u128::from(rng.below(6)));
     let id = ResyncId(u128::from(rng.below(4)));
-    match rng.below(17) {
+    match rng.below(19) {
         0 => Frame::Decision(decision(rng)),
         1 => Frame::Bitmap {
             runs: runs(rng, size),
@@ -201,6 +201,18 @@ fn made_up(rng: &mut Rng, size: u64) -> Frame {
             run: RunId(u128::from(rng.below(4))),
         },
         15 => Frame::PromoteAdopted { epoch },
+        16 => Frame::Hashes {
+            after: Seq(number(rng)),
+            offset: number(rng),
+            len: number(rng),
+            key: id,
+            hashes: vec![0; 16 * rng.below(5) as usize].into(),
+        },
+        17 => Frame::Differs {
+            key: id,
+            offset: rng.below(size) & !0xffff,
+            blocks: runs(rng, size),
+        },
         _ => Frame::Report(report(rng)),
     }
 }
@@ -283,6 +295,24 @@ fn changed(rng: &mut Rng, frame: Frame, size: u64) -> Frame {
         Frame::ResyncBegin { id, .. } => Frame::ResyncBegin {
             id,
             total_chunks: number(rng),
+        },
+        Frame::Hashes {
+            after,
+            offset,
+            len,
+            key,
+            hashes,
+        } => Frame::Hashes {
+            after: near(rng, after),
+            offset: [offset, number(rng)][rng.below(2) as usize],
+            len: [len, number(rng)][rng.below(2) as usize],
+            key,
+            hashes,
+        },
+        Frame::Differs { key, offset, .. } => Frame::Differs {
+            key,
+            offset: [offset, number(rng)][rng.below(2) as usize],
+            blocks: runs(rng, size),
         },
         frame @ (Frame::BitmapStored
         | Frame::LeftBehind

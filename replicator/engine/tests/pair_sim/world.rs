@@ -5,21 +5,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bytes::Bytes;
 use drqm_engine::command::{Command, Identity, Refusal};
 use drqm_engine::compare::{Decision, Extent};
 use drqm_engine::event::{FsKind, LinkFault};
-use drqm_engine::frame::{Frame, PeerHello};
-use drqm_engine::ids::{CommandId, JobId, NodeId, SessionId, VolumeId};
+use drqm_engine::frame::{Frame, Payload, PeerHello, WireWrite};
+use drqm_engine::ids::{CommandId, NodeId, SessionId, VolumeId};
 use drqm_engine::report::{Data, Gate, Report};
 use drqm_engine::settings::{
-    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, WINDOW_BYTES, WhenPeerUnknown,
+    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, VerifyOrder, WINDOW_BYTES,
+    WhenPeerUnknown,
 };
 use drqm_engine::time::{Mono, Now, Wall};
-use drqm_engine::{Effect, Engine, Event, IoError};
+use drqm_engine::{Effect, Engine, Event};
 
-use crate::disk::{Cover, DataDisk, MetaDisk};
+use crate::disk::{DataDisk, MetaDisk};
 use crate::guest::Guest;
+use crate::io::Io;
 use crate::link::Session;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
@@ -47,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) on_congestion: OnCongestion,
     pub(crate) resync_rate: Option<u64>,
     pub(crate) snapshots: SnapshotPolicy,
+    /// Each process that is Primary verifies once; whether it repairs what it finds.
+    pub(crate) verify: Option<bool>,
     /// One order to the undo log of so many fails; 0 for never.
     pub(crate) undo_errors: u64,
     /// Percent of frames that are lies; then only panics count.
@@ -70,6 +73,7 @@ impl Config {
             on_congestion: OnCongestion::Block,
             resync_rate: None,
             snapshots: SnapshotPolicy::Required,
+            verify: None,
             undo_errors: 0,
             lies: 0,
             pace: 10 * MS,
@@ -91,30 +95,6 @@ pub(crate) enum Device {
     Closed,
     Private,
     Published,
-}
-
-/// A write: visible at once, or only when it ends. Two that overlap and are under way together may
-/// land in either order.
-pub(crate) struct Change {
-    offset: u64,
-    len: u64,
-    data: Option<Bytes>,
-    /// The number on the disk, once visible.
-    seen: Option<u64>,
-}
-
-pub(crate) enum Io {
-    /// With what it saw at once; else it sees what is there when it ends.
-    Read(JobId, u64, u64, Option<Vec<u8>>),
-    Write(JobId, Change, bool),
-    Flush(JobId, Cover),
-    Meta(JobId),
-    UndoRead(JobId, u64, u32),
-    UndoWrite(JobId, Change),
-    UndoFlush(JobId, Cover),
-    /// The undo log is emptied.
-    UndoEmpty(JobId),
-    Keep(JobId),
 }
 
 pub(crate) enum Action {
@@ -146,6 +126,7 @@ pub(crate) struct Node {
     pub(crate) answers: HashMap<CommandId, Result<(), Refusal>>,
     pub(crate) skew: i64,
     reverts: bool,
+    verified: bool,
     wake: u64,
     spins: u32,
 }
@@ -175,6 +156,13 @@ pub(crate) struct World {
     /// Copies that went back to their snapshot.
     pub(crate) reverts: u64,
     pub(crate) replays: u64,
+    /// Ranges that were told by their hashes, and verifications that ended.
+    pub(crate) hashes: u64,
+    /// Bytes that copies sent.
+    pub(crate) copied: u64,
+    pub(crate) verified: u64,
+    /// A test has damaged a disk: a verification may find differences.
+    pub(crate) rotten: bool,
     /// How often a slow peer was left behind.
     pub(crate) left_behind: u64,
     pub(crate) lies: u64,
@@ -206,6 +194,7 @@ impl World {
             answers: HashMap::new(),
             skew: n as i64 * 3_700,
             reverts: false,
+            verified: false,
             wake: u64::MAX,
             spins: 0,
         };
@@ -228,6 +217,10 @@ impl World {
             copies: 0,
             reverts: 0,
             replays: 0,
+            hashes: 0,
+            copied: 0,
+            verified: 0,
+            rotten: false,
             left_behind: 0,
             lies: 0,
             ios: [0; 2],
@@ -263,6 +256,10 @@ impl World {
             on_congestion: self.config.on_congestion,
             resync_rate: self.config.resync_rate,
             snapshots: self.config.snapshots,
+            verify: self.config.verify.map(|repair| VerifyOrder {
+                request: "a word".to_owned(),
+                repair,
+            }),
             window_bytes: self.config.window_bytes,
             log_bytes: self.config.log_bytes,
         }
@@ -483,89 +480,8 @@ impl World {
 
     // === effects ===
 
-    pub(crate) fn latency(&mut self) -> u64 {
-        if self.rng.chance(self.config.slow) {
-            self.rng.between(5 * MS, 120 * MS)
-        } else {
-            self.rng.between(30, 700)
-        }
-    }
-
-    fn io(&mut self, n: usize, io: Io) {
-        let delay = self.latency() + self.drag[n];
-        self.at(delay, n, Action::Io(io));
-    }
-
-    fn change(
-        &mut self,
-        n: usize,
-        job: JobId,
-        (offset, len): (u64, u64),
-        data: Option<Bytes>,
-        fua: bool,
-    ) {
-        let seen = self
-            .rng
-            .chance(50)
-            .then(|| self.nodes[n].data.write(offset, len, data.as_deref()));
-        let change = Change {
-            offset,
-            len,
-            data,
-            seen,
-        };
-        self.io(n, Io::Write(job, change, fua));
-    }
-
     fn perform(&mut self, n: usize, effect: Effect) {
         match effect {
-            Effect::ReadData { job, offset, len } => {
-                let now = self.rng.chance(50);
-                let seen = now.then(|| self.nodes[n].data.read(offset, len.into()));
-                self.io(n, Io::Read(job, offset, len.into(), seen));
-            }
-            Effect::WriteData {
-                job,
-                offset,
-                data,
-                fua,
-            } => {
-                let len = data.len() as u64;
-                self.change(n, job, (offset, len), Some(data), fua);
-            }
-            Effect::ZeroData { job, offset, len } => {
-                self.change(n, job, (offset, len), None, false);
-            }
-            Effect::FlushData { job } => {
-                let cover = self.nodes[n].data.cover();
-                self.io(n, Io::Flush(job, cover));
-            }
-            Effect::WriteMeta { job, offset, data } => {
-                self.nodes[n].meta.begin(job.0, offset, data);
-                self.io(n, Io::Meta(job));
-            }
-            Effect::ReadUndo { job, offset, len } => self.io(n, Io::UndoRead(job, offset, len)),
-            Effect::WriteUndo { job, offset, data } => {
-                let len = data.len() as u64;
-                let now = self.rng.chance(50);
-                let undo = &mut self.nodes[n].undo;
-                let seen = now.then(|| undo.write(offset, len, Some(&data)));
-                let change = Change {
-                    offset,
-                    len,
-                    data: Some(data),
-                    seen,
-                };
-                self.io(n, Io::UndoWrite(job, change));
-            }
-            Effect::FlushUndo { job } => {
-                let cover = self.nodes[n].undo.cover();
-                self.io(n, Io::UndoFlush(job, cover));
-            }
-            Effect::MakeUndo { job, .. } | Effect::DropUndo { job } => {
-                self.io(n, Io::UndoEmpty(job));
-            }
-            Effect::KeepCopy { job, .. } => self.io(n, Io::Keep(job)),
             Effect::CompleteGuest { id, completion } => self.guest_completed(n, id, completion),
             Effect::OpenDevice { format } => self.open_device(n, format.is_some()),
             Effect::PublishDevice => {
@@ -580,6 +496,8 @@ impl World {
                 self.copies += u64::from(matches!(frame, Frame::ResyncBegin { .. }));
                 let replay = Frame::Decision(Decision::Source(Extent::Log));
                 self.replays += u64::from(frame == replay);
+                self.hashes += u64::from(matches!(frame, Frame::Hashes { .. }));
+                self.copied += copied_bytes(&frame);
                 self.left_behind += u64::from(frame == Frame::LeftBehind);
                 self.sent(n, session, frame);
             }
@@ -603,6 +521,17 @@ impl World {
             }
             Effect::Notify => {}
             Effect::Stopped => self.stopped(n),
+            order @ (Effect::ReadData { .. }
+            | Effect::WriteData { .. }
+            | Effect::ZeroData { .. }
+            | Effect::FlushData { .. }
+            | Effect::WriteMeta { .. }
+            | Effect::ReadUndo { .. }
+            | Effect::WriteUndo { .. }
+            | Effect::FlushUndo { .. }
+            | Effect::MakeUndo { .. }
+            | Effect::DropUndo { .. }
+            | Effect::KeepCopy { .. }) => self.begin_io(n, order),
         }
     }
 
@@ -617,90 +546,6 @@ impl World {
         {
             self.break_session();
         }
-    }
-
-    fn io_ended(&mut self, n: usize, io: Io) {
-        let odds = match io {
-            Io::UndoRead(..)
-            | Io::UndoWrite(..)
-            | Io::UndoFlush(..)
-            | Io::UndoEmpty(..)
-            | Io::Keep(..) => self.config.undo_errors,
-            Io::Read(..) | Io::Write(..) | Io::Flush(..) | Io::Meta(..) => self.config.errors,
-        };
-        let told = self.fail_next == Some(n) && matches!(io, Io::Write(..) | Io::Flush(..));
-        if told {
-            self.fail_next = None;
-        }
-        let fails = told || self.errors_on && odds > 0 && self.rng.below(odds) == 0;
-        let result = if fails { Err(IoError::Failed) } else { Ok(()) };
-        if fails {
-            self.note(|| format!("{n}: I/O error"));
-        }
-        let node = &mut self.nodes[n];
-        let event = match io {
-            Io::Read(job, offset, len, seen) => Event::DataRead {
-                job,
-                result: result.map(|()| {
-                    let late = || node.data.read(offset, len);
-                    seen.unwrap_or_else(late).into()
-                }),
-            },
-            Io::Write(job, change, fua) => {
-                if !fails {
-                    let (offset, len) = (change.offset, change.len);
-                    let late = || node.data.write(offset, len, change.data.as_deref());
-                    let write = change.seen.unwrap_or_else(late);
-                    node.data.answer(write, offset, len, fua);
-                }
-                Event::DataWritten { job, result }
-            }
-            Io::Flush(job, cover) => {
-                if !fails {
-                    node.data.flushed(&cover);
-                }
-                Event::DataFlushed { job, result }
-            }
-            Io::Meta(job) => {
-                if !fails {
-                    node.meta.end(job.0);
-                }
-                Event::MetaWritten { job, result }
-            }
-            Io::UndoRead(job, offset, len) => {
-                let read = || Bytes::from(node.undo.read(offset, len.into()));
-                let result = result.map(|()| read());
-                Event::UndoRead { job, result }
-            }
-            Io::UndoWrite(job, change) => {
-                if !fails {
-                    let (offset, len) = (change.offset, change.len);
-                    let late = || node.undo.write(offset, len, change.data.as_deref());
-                    let write = change.seen.unwrap_or_else(late);
-                    node.undo.answer(write, offset, len, true);
-                }
-                undo_done(job, fails)
-            }
-            Io::UndoFlush(job, cover) => {
-                if !fails {
-                    node.undo.flushed(&cover);
-                }
-                undo_done(job, fails)
-            }
-            Io::UndoEmpty(job) => {
-                if !fails {
-                    node.undo = DataDisk::default();
-                }
-                undo_done(job, fails)
-            }
-            Io::Keep(job) => {
-                if !fails {
-                    node.kept = Some(node.data.read(0, self.config.size));
-                }
-                undo_done(job, fails)
-            }
-        };
-        self.step(n, event);
     }
 
     // === commands ===
@@ -720,6 +565,13 @@ impl World {
         let done = self.nodes[n].reverts && !reverts && report.data == Data::Behind;
         self.reverts += u64::from(done);
         self.nodes[n].reverts = reverts;
+        let verification = report.verification.as_ref();
+        let ended = verification.is_some_and(|v| v.finished.is_some());
+        self.verified += u64::from(ended && !self.nodes[n].verified);
+        self.nodes[n].verified = ended;
+        if !self.rotten && verification.is_some_and(|v| v.differing > 0) {
+            self.fail("a verification finds differences that nobody made");
+        }
         if self.oracle.observe(n, &report, self.now) {
             self.oracle.begins(n, &report, &self.nodes[n].data);
         }
@@ -765,11 +617,14 @@ impl World {
     }
 }
 
-fn undo_done(job: JobId, fails: bool) -> Event {
-    let result = if fails {
-        Err("no space left in the pool".to_owned())
-    } else {
-        Ok(())
+/// Bytes of a frame that are part of a copy.
+fn copied_bytes(frame: &Frame) -> u64 {
+    let Frame::Writes { writes, .. } = frame else {
+        return 0;
     };
-    Event::UndoDone { job, result }
+    let bytes = |w: &WireWrite| match &w.payload {
+        Payload::Data { data, .. } if w.resync => data.len() as u64,
+        Payload::Data { .. } | Payload::Zero { .. } | Payload::FlushMark => 0,
+    };
+    writes.iter().map(bytes).sum()
 }

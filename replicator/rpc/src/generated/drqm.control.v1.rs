@@ -98,6 +98,12 @@ pub struct ConfigureRequest {
     /// 0: as fast as it goes.
     #[prost(uint64, tag = "16")]
     pub resync_bytes_per_second: u64,
+    /// Names a verification that is wanted; empty: none. Another name is another verification.
+    #[prost(string, tag = "17")]
+    pub verify_request: ::prost::alloc::string::String,
+    /// Copy what differs to the peer when it has ended.
+    #[prost(bool, tag = "18")]
+    pub verify_repair: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStateRequest {
@@ -291,6 +297,23 @@ pub struct Sync {
     pub eta_unix_ms: i64,
 }
 /// The state of a copy from before its synchronization.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Verification {
+    /// As it was configured.
+    #[prost(string, tag = "1")]
+    pub request: ::prost::alloc::string::String,
+    #[prost(int64, tag = "2")]
+    pub started_unix_ms: i64,
+    /// 0 while it is under way.
+    #[prost(int64, tag = "3")]
+    pub finished_unix_ms: i64,
+    /// Bytes that are still to be compared.
+    #[prost(uint64, tag = "4")]
+    pub left_bytes: u64,
+    /// Bytes in which the peer's copy differed.
+    #[prost(uint64, tag = "5")]
+    pub differing_bytes: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Snapshot {
     #[prost(int64, tag = "1")]
@@ -431,6 +454,9 @@ pub struct VolumeState {
     /// Files on the node with what was given up.
     #[prost(string, repeated, tag = "32")]
     pub kept_copies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The verification that this process was told to make.
+    #[prost(message, optional, tag = "33")]
+    pub verification: ::core::option::Option<Verification>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -3,7 +3,7 @@
 pub struct Frame {
     #[prost(
         oneof = "frame::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -53,6 +53,10 @@ pub mod frame {
         Bye(super::Bye),
         #[prost(message, tag = "21")]
         LeftBehind(super::LeftBehind),
+        #[prost(message, tag = "22")]
+        Hashes(super::Hashes),
+        #[prost(message, tag = "23")]
+        Differs(super::Differs),
     }
 }
 /// Exchanged before the engine sees the session. 16-byte fields are big-endian 128-bit identifiers.
@@ -227,6 +231,32 @@ pub struct ResyncBegin {
 pub struct ResyncReady {
     #[prost(bytes = "bytes", tag = "1")]
     pub id: ::prost::bytes::Bytes,
+}
+/// What a range holds at this place of the stream: 16 bytes of BLAKE3 for each 4 KiB, keyed with `key` twice.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hashes {
+    /// Every write up to here comes before.
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(uint64, tag = "3")]
+    pub len: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub hashes: ::prost::bytes::Bytes,
+}
+/// The answer. Blocks of 4 KiB from the offset that are different: pairs of (gap, length) after the
+/// previous run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Differs {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    #[prost(uint64, repeated, tag = "2")]
+    pub runs: ::prost::alloc::vec::Vec<u64>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResyncComplete {

@@ -1,0 +1,178 @@
+//! A verification: the Primary goes through everything, says what it holds in hashes, and the peer compares
+//! at the same place of the stream, so that writes under way never look like differences.
+//!
+//! What differs is marked like any other difference, so that it is copied when the two meet the next time, or
+//! right away if that was ordered.
+//!
+//! Does not live here: the comparison ([`crate::replica`]), the copy ([`crate::resync`]).
+
+use bytes::Bytes;
+
+use crate::effect::Effect;
+use crate::engine::{AfterPages, Engine, Job};
+use crate::event::IoError;
+use crate::ids::ResyncId;
+use crate::link::Join;
+use crate::marks::Bitmap;
+use crate::report::VerificationReport;
+use crate::resync::Walk;
+use crate::role::Role;
+use crate::settings::{CHUNK_SHIFT, VerifyOrder};
+use crate::time::{Mono, Wall};
+
+/// One verification.
+pub(crate) struct Verification {
+    order: VerifyOrder,
+    /// Key of the hashes; a new one for each session, so that nothing of an old one counts.
+    id: ResyncId,
+    walk: Walk,
+    started: Wall,
+    finished: Option<Wall>,
+    differing: u64,
+}
+
+impl Engine {
+    /// Begins, forgets, or goes on with what the configuration asks for.
+    pub(crate) fn advance_verification(&mut self, out: &mut Vec<Effect>) {
+        self.follow_order();
+        while let Some((offset, len)) = self.next_to_verify() {
+            let (now, rate) = (self.now.mono, self.settings.resync_rate);
+            let Some(v) = &mut self.verification else {
+                return;
+            };
+            v.walk.read_began((offset, len), now, rate);
+            let id = v.id;
+            self.guest.locks.push((offset, len));
+            let job = self.job(Job::VerifyRead { id, offset, len });
+            let len = len as u32;
+            out.push(Effect::ReadData { job, offset, len });
+        }
+    }
+
+    /// A Primary verifies what the configuration asks for; another order is another verification.
+    fn follow_order(&mut self) {
+        let order = self.settings.verify.as_ref();
+        let order = order.filter(|_| self.sb.role == Role::Primary).cloned();
+        if self.verification.as_ref().map(|v| &v.order) == order.as_ref() {
+            return;
+        }
+        let id = ResyncId(self.draw_id());
+        self.verification = order.map(|order| Verification {
+            order,
+            id,
+            walk: Walk::new(Bitmap::full(self.identity.size), self.now.mono),
+            started: self.now.wall,
+            finished: None,
+            differing: 0,
+        });
+    }
+
+    /// Whether the two are in step, and stay so for now.
+    fn may_verify(&self) -> bool {
+        matches!(self.link.join(), Some(Join::InOrder))
+            && self.change.is_none()
+            && self.sb.grant.is_none()
+            && !self.stopping
+            && self.fault.is_none()
+    }
+
+    fn next_to_verify(&mut self) -> Option<(u64, u64)> {
+        if !self.may_verify() {
+            return None;
+        }
+        let size = self.identity.size;
+        let (now, rate) = (self.now.mono, self.settings.resync_rate);
+        let v = self.verification.as_mut()?;
+        if !v.walk.may_read(now, rate) {
+            return None;
+        }
+        let guest = &self.guest;
+        let is_free = |chunk: u64| guest.is_free(chunk << CHUNK_SHIFT, 1 << CHUNK_SHIFT);
+        v.walk.take(size, is_free)
+    }
+
+    /// A range has been read, and nobody writes to it.
+    pub(crate) fn verify_read(
+        &mut self,
+        id: ResyncId,
+        (offset, len): (u64, u64),
+        result: Result<Bytes, IoError>,
+        out: &mut Vec<Effect>,
+    ) {
+        let data = match result {
+            Ok(data) => data,
+            Err(e) => return self.fail(&format!("read of the data: {e}"), out),
+        };
+        let Some(v) = self.verification.as_mut().filter(|v| v.id == id) else {
+            return;
+        };
+        v.walk.read_ended(offset);
+        v.walk.ask(offset, len);
+        self.guest.unlock(offset, len);
+        self.send_hashes(id, offset, &data, out);
+    }
+
+    /// The peer has compared a range: what differs is marked, for the next time that the two meet.
+    pub(crate) fn verification_answered(
+        &mut self,
+        key: ResyncId,
+        (offset, blocks): (u64, &[(u64, u64)]),
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let now = self.now.wall;
+        let Some(v) = self.verification.as_mut().filter(|v| v.id == key) else {
+            return Ok(());
+        };
+        let found = v.walk.answered(offset, blocks)?;
+        v.differing += found.iter().map(|(_, len)| len).sum::<u64>();
+        if v.walk.is_done() {
+            v.finished = Some(now);
+        }
+        let repairs = v.finished.is_some() && v.differing > 0 && v.order.repair;
+        for (offset, len) in &found {
+            self.marks.mark(*offset, *len);
+        }
+        if !found.is_empty() {
+            self.store_pages(AfterPages::Nothing);
+        }
+        if repairs {
+            self.compare_again("what a verification found is copied", out);
+        }
+        Ok(())
+    }
+
+    /// What is under way is asked again when the two are in step again.
+    pub(crate) fn verification_lost_session(&mut self) {
+        if let Some(mut v) = self.verification.take() {
+            v.id = ResyncId(self.draw_id());
+            v.walk.begin_again();
+            self.verification = Some(v);
+        }
+    }
+
+    pub(crate) fn verification_outstanding(&self) -> bool {
+        let walk = self.verification.as_ref().map(|v| &v.walk);
+        walk.is_some_and(Walk::awaits_answers)
+    }
+
+    pub(crate) fn verification_wakeup(&self) -> Option<Mono> {
+        let v = self.verification.as_ref().filter(|_| self.may_verify())?;
+        v.walk.wakeup(self.now.mono, self.settings.resync_rate)
+    }
+
+    pub(crate) fn verification_report(&self) -> Option<VerificationReport> {
+        let v = self.verification.as_ref()?;
+        let left = if v.finished.is_some() {
+            0
+        } else {
+            v.walk.left() << CHUNK_SHIFT
+        };
+        Some(VerificationReport {
+            request: v.order.request.clone(),
+            started: v.started,
+            finished: v.finished,
+            left: left.min(self.identity.size),
+            differing: v.differing,
+        })
+    }
+}
