@@ -43,6 +43,16 @@ pub(crate) enum Command {
         /// By which it is found again.
         label: String,
     },
+    /// Makes a loop device as large as its file.
+    #[command(hide = true)]
+    LoopResize {
+        /// What the device shows.
+        file: PathBuf,
+        /// Which.
+        node: PathBuf,
+        /// Bytes that it must have.
+        size: u64,
+    },
     /// Releases a loop device.
     #[command(hide = true)]
     LoopDetach {

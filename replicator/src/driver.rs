@@ -367,7 +367,8 @@ impl Driver {
             }
             Effect::DropUndo { job } => self.undo(UndoJob::Drop { job }),
             Effect::KeepCopy { job, epoch } => self.undo(UndoJob::Keep { job, epoch }),
-            Effect::OpenDevice { format } => self.device(DeviceOrder::Open { format }),
+            Effect::OpenDevice { format, size } => self.device(DeviceOrder::Open { format, size }),
+            Effect::ResizeDevice { size } => self.device(DeviceOrder::Resize { size }),
             Effect::PublishDevice => self.device(DeviceOrder::Publish),
             Effect::CloseDevice => self.device(DeviceOrder::Close),
             Effect::Send { session, frame } => {

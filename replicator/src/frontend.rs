@@ -60,14 +60,18 @@ pub(crate) trait BlockExport: Send + 'static {
     /// Word for status.
     const KIND: &'static str;
 
-    /// Brings the device up and returns its node; none for a front-end without a block device.
+    /// Brings a device of `size` bytes up and returns its node; none for a front-end without a block device.
     ///
     /// `died` is told if the device later dies by itself.
     fn open(
         &mut self,
+        size: u64,
         guests: Guests,
         died: mpsc::UnboundedSender<()>,
     ) -> impl Future<Output = Result<Option<PathBuf>, String>> + Send;
+
+    /// Makes the device, which is up, larger.
+    fn resize(&mut self, size: u64) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Takes the device down. Nobody holds it; the caller has made sure. Idempotent.
     fn close(&mut self) -> impl Future<Output = Result<(), String>> + Send;

@@ -54,6 +54,10 @@ pub fn main() -> ExitCode {
             child::die_with_parent();
             finish(frontend::loopdev::attach_here(&file, size, &label))
         }
+        Some(args::Command::LoopResize { file, node, size }) => {
+            child::die_with_parent();
+            finish(frontend::loopdev::resize_here(&file, &node, size))
+        }
         Some(args::Command::LoopDetach { node }) => {
             child::die_with_parent();
             finish(frontend::loopdev::detach_here(&node))

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use drqm_engine::Engine;
 use drqm_engine::command::{Command, Refusal};
 use drqm_engine::ids::CommandId;
 use drqm_engine::report::Report;
@@ -222,7 +223,7 @@ impl Node {
             .collect();
         let mount_point = self.args.state_dir.join("run").join(&name);
         let export = Export {
-            block: FuseLoop::new(mount_point, label, config.size_bytes),
+            block: FuseLoop::new(mount_point, label),
             status: Arc::new(DeviceStatus::new(
                 self.args.device_dir.join(&name),
                 FuseLoop::KIND,
@@ -282,6 +283,13 @@ impl Node {
         self.ports
             .need(config.port, config.local_address, &self.shard)
             .await?;
+        if known.is_some_and(|known| known.size_bytes < config.size_bytes) {
+            self.pool.grow(
+                key,
+                config.size_bytes,
+                Engine::metadata_len(config.size_bytes),
+            )?;
+        }
         match current {
             Some(Entry {
                 config: old,
@@ -459,7 +467,7 @@ impl Node {
 }
 
 fn check_fixed(known: &VolumeConfig, wanted: &VolumeConfig) -> Result<(), ConfigureError> {
-    if known.size_bytes != wanted.size_bytes {
+    if known.size_bytes > wanted.size_bytes {
         let (actual, wanted) = (known.size_bytes, wanted.size_bytes);
         return Err(PoolError::SizeMismatch { actual, wanted }.into());
     }

@@ -74,7 +74,7 @@ pub(crate) enum PoolError {
         capacity: u64,
     },
     #[error(
-        "spec.storage.size: the volume has {actual} bytes, {wanted} were asked for; the size of a volume cannot be changed"
+        "spec.storage.size: the volume has {actual} bytes, {wanted} were asked for; a volume cannot shrink"
     )]
     SizeMismatch { actual: u64, wanted: u64 },
     #[error("DataMissing: {dir} exists but {what} is missing; restore it, or delete the volume")]
@@ -270,6 +270,37 @@ impl FilePool {
                 source,
             }
         })
+    }
+
+    /// Makes room for a larger volume: what is new reads as zeros. May be done again.
+    pub(crate) fn grow(&self, key: &VolumeKey, size: u64, meta_len: u64) -> Result<(), PoolError> {
+        let (capacity, free) = self.capacity()?;
+        let dir = self.dir(key);
+        let at = |source| PoolError::Io {
+            path: dir.clone(),
+            source,
+        };
+        for (name, len) in [("data", size), ("meta", meta_len)] {
+            let file = OpenOptions::new()
+                .write(true)
+                .open(dir.join(name))
+                .map_err(at)?;
+            let had = file.metadata().map_err(at)?.len();
+            let wanted = len.saturating_sub(had);
+            if wanted > free {
+                return Err(PoolError::Full {
+                    wanted,
+                    free,
+                    capacity,
+                });
+            }
+            if wanted > 0 {
+                file.set_len(len)
+                    .and_then(|()| file.sync_all())
+                    .map_err(at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens and locks the files of a volume.

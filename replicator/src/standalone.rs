@@ -37,10 +37,15 @@ impl BlockExport for SocketOnly {
 
     async fn open(
         &mut self,
+        _: u64,
         _: Guests,
         _: mpsc::UnboundedSender<()>,
     ) -> Result<Option<PathBuf>, String> {
         Ok(None)
+    }
+
+    async fn resize(&mut self, _: u64) -> Result<(), String> {
+        Ok(())
     }
 
     async fn close(&mut self) -> Result<(), String> {

@@ -19,6 +19,7 @@ pub(crate) const LOOP_LABEL_LEN: usize = 64;
 
 const LOOP_CLR_FD: u32 = 0x4C01;
 const LOOP_GET_STATUS64: u32 = 0x4C05;
+const LOOP_SET_CAPACITY: u32 = 0x4C07;
 const LOOP_CONFIGURE: u32 = 0x4C0A;
 const LOOP_CTL_ADD: u32 = 0x4C80;
 const LOOP_CTL_REMOVE: u32 = 0x4C81;
@@ -118,6 +119,12 @@ pub(crate) fn loop_configure(
     };
     // SAFETY: the request reads one `loop_config`, which this is; the descriptor lives until it returns.
     unsafe { ioctl(device, Setter::<LOOP_CONFIGURE, LoopConfig>::new(config)) }
+}
+
+/// Makes a loop device as large as its file is.
+pub(crate) fn loop_set_capacity(device: impl AsFd) -> Result<()> {
+    // SAFETY: the request has no argument.
+    unsafe { ioctl(device, NoArg::<LOOP_SET_CAPACITY>::new()) }
 }
 
 /// Releases the file behind a loop device. While others have the device open it happens when the

@@ -120,13 +120,10 @@ pub(crate) fn start<E: BlockExport>(
         // What an interrupted end of a snapshot left.
         files.undo.set_len(0)?;
     }
-    let size = engine.identity().size;
-    if files.size != size {
-        return Err(PoolError::SizeMismatch {
-            actual: files.size,
-            wanted: size,
-        }
-        .into());
+    let wanted = engine.identity().size.max(config.size_bytes);
+    if files.size < wanted {
+        let actual = files.size;
+        return Err(PoolError::SizeMismatch { actual, wanted }.into());
     }
     let own = OwnHello {
         node: engine.identity().node,
@@ -145,13 +142,12 @@ pub(crate) fn start<E: BlockExport>(
     let disk = crate::disk::start(files, completions_in.clone())?;
     let device = Device::new(
         export.block,
-        size,
         guests_in,
         completions_in,
         export.status.clone(),
         export.nbd_socket,
     );
-    let link = Link::new(own, size, link_settings, link_events_in);
+    let link = Link::new(own, link_settings, link_events_in);
     let ports = Ports {
         disk,
         device: device_in,

@@ -5,6 +5,8 @@
 
 #[path = "pair/device.rs"]
 mod device;
+#[path = "pair/growth.rs"]
+mod growth;
 #[path = "pair/keys.rs"]
 mod keys;
 #[path = "pair/revert.rs"]
@@ -206,8 +208,10 @@ async fn bad_configurations_name_their_field_and_change_nothing() {
     assert!(!own.join("state/pool/ns_qm1").exists());
 
     site.configure(request(SMALL, "ext4")).await.unwrap();
-    let bad = request(2 * SMALL, "ext4");
-    assert!(refused(site.configure(bad).await).starts_with("spec.storage.size"));
+    let bad = request(SMALL / 2, "ext4");
+    assert!(refused(site.configure(bad).await).contains("cannot shrink"));
+    let bad = request(1 << 60, "ext4");
+    assert!(refused(site.configure(bad).await).starts_with("spec.storage.size: the pool is full"));
     let bad = pb::ConfigureRequest {
         queue_manager_name: "QM2".into(),
         ..request(SMALL, "ext4")

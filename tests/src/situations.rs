@@ -9,6 +9,7 @@
 //! | [`copies`] | copies that are interrupted, modes that are changed |
 //! | [`keys`] | certificates of one's own, exchanged and wrong |
 //! | [`roles`] | roles asked for at a bad moment |
+//! | [`sizes`] | unlike sizes, and volumes that grow |
 //! | [`losses`] | processes, links and resources that go away |
 //! | [`node`] | a node that lacks what the replicator needs |
 //! | [`plugin`] | what the demonstration does not type |
@@ -23,6 +24,7 @@ mod node;
 mod pair;
 mod plugin;
 mod roles;
+mod sizes;
 
 use std::time::Instant;
 
@@ -37,13 +39,14 @@ use crate::ui::Ui;
 type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 /// Cases with queue managers that exist only during the case, and the last one, which leaves the pair.
-const ALONE: [Case; 9] = [
+const ALONE: [Case; 10] = [
     ("the pool is full", input::pool_is_full),
     ("the port is taken", input::port_is_taken),
     ("the node's pool is read-only", node::pool_is_read_only),
     ("the image cannot be pulled", input::image_cannot_be_pulled),
     ("the Secret does not exist", input::secret_is_unknown),
-    ("the sizes differ", input::sizes_differ),
+    ("the sizes differ", sizes::sizes_differ),
+    ("a volume grows", sizes::volume_grows),
     ("keys of one's own are exchanged", keys::are_exchanged),
     (
         "an interrupted copy goes back",

@@ -229,7 +229,6 @@ fn bad_at_change() -> Vec<(&'static str, Value, &'static str)> {
         ("/spec/queueManager/name", json!("OTHER"), "cannot change"),
         ("/spec/bootstrap", json!("New"), "bootstrap cannot change"),
         ("/spec/storage", json!({"size": "2Gi"}), "cannot shrink"),
-        ("/spec/storage", json!({"size": "4Gi"}), "cannot grow"),
         (
             "/spec/storage",
             json!({"size": "3Gi", "fsType": "ext4"}),

@@ -237,14 +237,14 @@ pub enum StartWhenPeerUnknown {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct StorageSpec {
-    /// Size of the volume, equal on both sides; a multiple of 4096 bytes. Fixed at creation.
+    /// Size of the volume, equal on both sides; a multiple of 4096 bytes. May grow: raise it on both sides, in any
+    /// order; the volume grows under its users when both have room and are in step, the file system with it.
     #[serde(default = "storage_size")]
     #[schemars(schema_with = "quantity_string")]
     #[x_kube(
         validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("storage.size must be a quantity greater than 0, for example 3Gi"),
         validation = Rule::new("!isQuantity(self) || (quantity(self).isInteger() && quantity(self).asInteger() % 4096 == 0)").message("storage.size must be a whole number of 4096-byte sectors below 100Ti, without a fraction, for example 3Gi or 512Mi"),
-        validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0").message("storage.size cannot shrink; create a smaller DrQueueManager and move the data"),
-        validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) <= 0").message("storage.size cannot grow yet; growing comes with a later version, set it back")
+        validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0").message("storage.size cannot shrink; create a smaller DrQueueManager and move the data")
     )]
     pub size: Quantity,
 

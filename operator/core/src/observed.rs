@@ -116,6 +116,8 @@ pub struct Volume {
     pub queue_manager_name: String,
     /// Its size.
     pub size_bytes: u64,
+    /// Bytes that this side is configured for.
+    pub capacity_bytes: u64,
     /// Mode asked for.
     pub mode: Mode,
     /// Mode that holds right now.

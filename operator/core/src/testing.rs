@@ -65,6 +65,7 @@ pub(crate) fn volume(
         volume_id: "mq_qmdr".to_owned(),
         queue_manager_name: "QMDR".to_owned(),
         size_bytes: 3 << 30,
+        capacity_bytes: 3 << 30,
         suspended: false,
         snapshot: None,
         snapshot_error: None,

@@ -44,8 +44,8 @@ pub struct Valid {
     pub ports: Vec<ServicePort>,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// The size as it was written.
-    pub size: String,
+    /// Bytes that both sides have agreed on, as far as that is known.
+    pub agreed_bytes: u64,
     /// File system.
     pub fs_type: FsType,
     /// Replication mode.
@@ -140,7 +140,7 @@ pub fn validate(seen: &Observed) -> Result<Valid, ValidationError> {
         container,
         ports: custom.ports.clone(),
         size_bytes,
-        size: spec.storage.size.0.clone(),
+        agreed_bytes: agreed_bytes(seen).unwrap_or(size_bytes),
         fs_type: spec.storage.fs_type,
         mode: spec.replication.mode,
         on_peer_loss: spec.replication.on_peer_loss,
@@ -167,6 +167,16 @@ fn on_congestion(spec: &DrQueueManagerSpec) -> OnCongestion {
         Mode::FlushSynchronous | Mode::Synchronous => OnCongestion::Block,
     };
     spec.replication.on_congestion.unwrap_or(by_mode)
+}
+
+/// The size that the volume has: while it has not grown, its users have no more.
+fn agreed_bytes(seen: &Observed) -> Option<u64> {
+    let told = seen.replicator.volume().map(|volume| volume.size_bytes);
+    let remembered = || {
+        let volume = seen.object.status.as_ref()?.volume.as_ref()?;
+        u64::try_from(volume.size_bytes?).ok()
+    };
+    told.or_else(remembered)
 }
 
 /// What is asked for and has not ended: status remembers what has.

@@ -117,6 +117,7 @@ pub fn volume(state: wire::VolumeState, freshness: Freshness) -> Volume {
         volume_id: state.volume_id,
         queue_manager_name: state.queue_manager_name,
         size_bytes: state.size_bytes,
+        capacity_bytes: state.capacity_bytes,
         mode: known_mode(mode).unwrap_or_default(),
         effective_mode: known_mode(effective_mode).unwrap_or_default(),
         role: known_role(role).unwrap_or(Role::Secondary),

@@ -62,6 +62,8 @@ pub struct Facts {
     pub node: NodeId,
     /// Bytes.
     pub size: u64,
+    /// Bytes that its storage has room for; at least the size.
+    pub capacity: u64,
     /// log2 of bytes per dirty bit.
     pub chunk_shift: u32,
     /// Configured mode; not compared (ruling 14).
@@ -288,7 +290,7 @@ fn mismatch(a: &Facts, b: &Facts) -> Option<Mismatch> {
         Some(Mismatch::SameNode)
     } else if a.queue_manager != b.queue_manager {
         Some(Mismatch::QueueManager)
-    } else if a.size != b.size {
+    } else if a.size.max(b.size) > a.capacity.min(b.capacity) {
         Some(Mismatch::Size)
     } else if a.chunk_shift != b.chunk_shift {
         Some(Mismatch::ChunkSize)

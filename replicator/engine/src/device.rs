@@ -41,6 +41,8 @@ pub(crate) struct Device {
     /// A started Primary waits for the peer's word until then.
     waits_until: Option<Mono>,
     held: bool,
+    /// Bytes that its users see.
+    size: u64,
     retry_close: Mono,
     retry_open: Mono,
     heal: Option<CommandId>,
@@ -62,6 +64,7 @@ impl Device {
             want_open: primary && !waits,
             waits_until: waits.then(|| now.after(settings.peer_check_timeout)),
             held: false,
+            size: 0,
             retry_close: now,
             retry_open: now,
             heal: None,
@@ -165,6 +168,16 @@ impl Engine {
         {
             self.open_device(out);
         }
+        self.resize_device(out);
+    }
+
+    /// A larger volume is shown once both sides have it durably.
+    fn resize_device(&mut self, out: &mut Vec<Effect>) {
+        let size = self.identity.size;
+        if self.device.state == State::Open && self.device.size < size && self.is_persisted() {
+            self.device.size = size;
+            out.push(Effect::ResizeDevice { size });
+        }
     }
 
     fn open_device(&mut self, out: &mut Vec<Effect>) {
@@ -183,8 +196,10 @@ impl Engine {
             .transition
             .is_some_and(|t| t.kind == TransitionKind::Creation);
         let blank = self.sb.fs.is_none() && created && self.sb.lineage.len() == 1;
+        self.device.size = self.identity.size;
         out.push(Effect::OpenDevice {
             format: blank.then_some(self.settings.fs),
+            size: self.device.size,
         });
     }
 

@@ -126,6 +126,13 @@ pub enum Effect {
     OpenDevice {
         /// Make this file system; never asked for once one was made.
         format: Option<FsKind>,
+        /// Its size, bytes.
+        size: u64,
+    },
+    /// The device, which is there, has more bytes from now on. Not answered.
+    ResizeDevice {
+        /// Bytes.
+        size: u64,
     },
     /// Make the link that kubelet sees. Answered by [`crate::Event::DevicePublished`].
     PublishDevice,

@@ -6,7 +6,7 @@
 //! [`crate::link`] (session, handshake, heartbeat), [`crate::resync`] (both ends of a copy),
 //! [`crate::snapshot`] (what a copy was before it, and the way back), [`crate::partition`] (a person's
 //! word after both sides have written),
-//! [`crate::verify`] (both copies compared while in use),
+//! [`crate::growth`] (a larger volume), [`crate::verify`] (both copies compared while in use),
 //! [`crate::transition`] (role changes), [`crate::device`] (start gate, device),
 //! [`crate::status`] (the report).
 //!
@@ -24,7 +24,7 @@ use durable::{Emptying, Keeper, Pages};
 use crate::Effect;
 use crate::activity::ActivityLog;
 use crate::command::{Command, Identity, Refusal};
-use crate::compare::SentCompletion;
+use crate::compare::{Decision, SentCompletion};
 use crate::device::Device;
 use crate::event::{Event, IoError};
 use crate::ids::{CommandId, JobId, NodeId, ResyncId, RunId, Seq, SessionId, SnapshotId, VolumeId};
@@ -231,17 +231,18 @@ impl Engine {
             return Err(OpenError::Version(version.max(features)));
         }
         let node = NodeId(r.wide().ok_or(OpenError::NoLabel)?);
-        let size = r.word().ok_or(OpenError::NoLabel)?;
-        let (found, needed) = (raw.len() as u64, Self::metadata_len(size));
-        if found < needed {
-            return Err(OpenError::TooShort { found, needed });
-        }
+        let formatted = r.word().ok_or(OpenError::NoLabel)?;
         let ring = (RING_A..RING_A + RING_SLOTS).chain(RING_B..RING_B + RING_SLOTS);
         let (seq, sb) = ring
             .filter_map(|b| meta::unseal(raw, Kind::Superblock, Some(node), b))
             .filter_map(|(seq, body)| Superblock::decode(body).map(|sb| (seq, sb)))
             .max_by_key(|(seq, _)| *seq)
             .ok_or(OpenError::NoSuperblock)?;
+        let size = sb.size.max(formatted);
+        let (found, needed) = (raw.len() as u64, Self::metadata_len(size));
+        if found < needed {
+            return Err(OpenError::TooShort { found, needed });
+        }
         let mut ids = IdSource { seed, drawn: 0 };
         let mut engine = Self {
             identity: Identity {
@@ -344,6 +345,7 @@ impl Engine {
     fn advance(&mut self, out: &mut Vec<Effect>) {
         self.advance_stop(out);
         self.advance_link(out);
+        self.advance_growth(out);
         self.advance_change(out);
         self.advance_device(out);
         self.advance_congestion(out);
@@ -553,7 +555,11 @@ impl Engine {
 
     fn configured(&mut self, settings: Settings, out: &mut Vec<Effect>) {
         let changes = settings.mode != self.settings.mode;
+        let has_room = settings.capacity > self.settings.capacity;
         self.settings = settings;
+        if has_room && matches!(self.link.blocked(), Some(Decision::Refused(_))) {
+            self.compare_again("there is more room here", out);
+        }
         if changes {
             self.guest.mode_from = self.guest.last_seq;
             self.complete_ready(out);

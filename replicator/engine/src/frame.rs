@@ -216,6 +216,12 @@ pub enum Frame {
     },
     /// (both) The sender's summary changed.
     Report(PeerReport),
+    /// (both) Bytes that the sender's storage has room for.
+    Capacity(u64),
+    /// (primary) The volume shall have so many bytes.
+    Grow(u64),
+    /// (secondary) It has, durably.
+    Grown(u64),
     /// (both) The sender ends the session on purpose.
     Bye {
         /// For the log.

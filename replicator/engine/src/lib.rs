@@ -15,6 +15,7 @@ pub mod effect;
 pub mod engine;
 pub mod event;
 pub mod frame;
+mod growth;
 mod guard;
 pub mod hashes;
 pub mod ids;

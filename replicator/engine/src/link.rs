@@ -20,6 +20,7 @@ use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::event::LinkFault;
 use crate::frame::{Frame, PeerHello, PeerReport};
+use crate::growth::Rooms;
 use crate::ids::{CommandId, SessionId};
 use crate::marks::chunks_of;
 use crate::resync::{Copy, Source, Target};
@@ -86,7 +87,7 @@ pub(crate) struct Link {
     pub(crate) down: Option<LinkFault>,
     pub(crate) report: Option<PeerReport>,
     pub(crate) hello: Option<PeerHello>,
-    pub(crate) peer_size: u64,
+    pub(crate) rooms: Rooms,
     pub(crate) peer_queue_manager: String,
     pub(crate) heard_at: Option<(Mono, Wall)>,
     pub(crate) rtt_micros: u64,
@@ -433,6 +434,16 @@ impl Engine {
                 self.report_heard(report);
                 Ok(())
             }
+            Frame::Capacity(bytes) if self.link.is_joined() => {
+                self.capacity_heard(bytes);
+                Ok(())
+            }
+            Frame::Grow(size)
+                if matches!(self.link.join(), Some(Join::InOrder)) && self.may_receive() =>
+            {
+                self.growth_asked(size)
+            }
+            Frame::Grown(size) if self.link.is_joined() => self.growth_heard(size),
             Frame::Bye { .. } => {
                 self.close_session("the peer ended the session", out);
                 Ok(())
@@ -515,6 +526,9 @@ impl Engine {
             }
             Frame::Writes { .. }
             | Frame::LeftBehind
+            | Frame::Capacity(_)
+            | Frame::Grow(_)
+            | Frame::Grown(_)
             | Frame::Ack { .. }
             | Frame::Bitmap { .. }
             | Frame::BitmapStored

@@ -43,6 +43,12 @@ impl Bitmap {
         all
     }
 
+    /// Makes room for a larger volume; what is new is not in the set.
+    pub(crate) fn grow(&mut self, size: u64) {
+        self.chunks = size.div_ceil(1 << CHUNK_SHIFT).max(self.chunks);
+        self.words.resize(self.chunks.div_ceil(64) as usize, 0);
+    }
+
     pub(crate) const fn chunks(&self) -> u64 {
         self.chunks
     }
@@ -180,6 +186,14 @@ impl Marks {
 
     pub(crate) const fn base(&self) -> &Bitmap {
         &self.base
+    }
+
+    /// The volume has grown: both copies hold zeros where it is new.
+    pub(crate) fn grow(&mut self, size: u64) {
+        self.base.grow(size);
+        if let Some(after) = &mut self.after {
+            after.grow(size);
+        }
     }
 
     /// Chunks marked since the completion that was sent; 0 when none was.

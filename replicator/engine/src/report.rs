@@ -153,7 +153,7 @@ pub struct Report {
     pub node: NodeId,
     /// The volume; none until data exist.
     pub volume: VolumeId,
-    /// Bytes.
+    /// Bytes that both sides have agreed on.
     pub size: u64,
     /// Role, durable.
     pub role: Role,
@@ -175,8 +175,8 @@ pub struct Report {
     pub peer: Option<PeerReport>,
     /// Who said them.
     pub peer_hello: Option<crate::frame::PeerHello>,
-    /// The peer's size, from its last handshake.
-    pub peer_size: u64,
+    /// Bytes that the peer's storage has room for, when last heard.
+    pub peer_capacity: u64,
     /// The peer's queue manager, from its last handshake.
     pub peer_queue_manager: String,
     /// When, by both clocks.

@@ -103,6 +103,9 @@ pub struct Settings {
     pub snapshots: SnapshotPolicy,
     /// A verification that is wanted.
     pub verify: Option<VerifyOrder>,
+    /// Bytes that the local storage has room for. What lies beyond the size that the two sides have agreed on
+    /// reads as zeros. Never less than before.
+    pub capacity: u64,
     /// Bytes of writes on their way to the peer; [`WINDOW_BYTES`] at most.
     pub window_bytes: u64,
     /// Bytes of writes kept for a peer that is away; at most the window. More becomes dirty bits.
@@ -141,6 +144,9 @@ pub const BEHIND_FOR: Duration = Duration::from_secs(10);
 
 /// ...but never longer than this.
 pub const BEHIND_MAX: Duration = Duration::from_secs(300);
+
+/// No volume is larger: 100 TiB.
+pub const SIZE_MAX: u64 = 100 << 40;
 
 /// Bytes of one dirty bit. 64 KiB costs 2 MiB of bits per TiB.
 pub const CHUNK_SHIFT: u32 = 16;

@@ -88,6 +88,13 @@ impl Snapshots {
         }
     }
 
+    /// The volume has grown.
+    pub(crate) fn grow(&mut self, size: u64) {
+        if let Some(undo) = &mut self.undo {
+            undo.grow(size);
+        }
+    }
+
     /// Whether a range of the copy may be overwritten; if not yet, what it holds is being kept.
     pub(crate) fn allow(&mut self, offset: u64, len: u64) -> bool {
         match &mut self.undo {

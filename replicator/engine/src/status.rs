@@ -28,6 +28,8 @@ pub(crate) struct Digest {
     snapshot_error: String,
     mode: crate::settings::Mode,
     verified: Option<(String, bool, bool)>,
+    size: u64,
+    peer_capacity: u64,
 }
 
 impl Engine {
@@ -107,7 +109,7 @@ impl Engine {
             ),
             Mismatch::Size => format!(
                 "spec.storage.size differs: {} bytes here, {} bytes there",
-                self.identity.size, link.peer_size
+                self.settings.capacity, link.rooms.theirs
             ),
             Mismatch::ChunkSize => "the two sides keep dirty bits of different sizes".to_owned(),
             Mismatch::UnrelatedData => {
@@ -142,6 +144,8 @@ impl Engine {
             verified: self
                 .verification_report()
                 .map(|v| (v.request, v.finished.is_some(), v.differing > 0)),
+            size: self.identity.size,
+            peer_capacity: self.link.rooms.theirs,
         }
     }
 
@@ -169,7 +173,7 @@ impl Engine {
             remote: self.link.remote().to_owned(),
             peer: self.link.report,
             peer_hello: self.link.hello.clone(),
-            peer_size: self.link.peer_size,
+            peer_capacity: self.link.rooms.theirs,
             peer_queue_manager: self.link.peer_queue_manager.clone(),
             peer_heard: self.link.heard_at,
             rtt_micros: self.link.rtt_micros,

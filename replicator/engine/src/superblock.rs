@@ -9,7 +9,9 @@
 use crate::command::JudgedRequest;
 use crate::compare::{Disk, Grant};
 use crate::event::{FsKind, FsSignature};
-use crate::ids::{CommandId, Epoch, NodeId, Position, ResyncId, RunId, Seq, SnapshotId, VolumeId};
+use crate::ids::{
+    CommandId, Epoch, NodeId, Position, ResyncId, RunId, Seq, SessionId, SnapshotId, VolumeId,
+};
 use crate::meta::codec::{Reader, Writer};
 use crate::report::{RecoveryReport, Transition, TransitionKind};
 use crate::role::Role;
@@ -52,6 +54,8 @@ pub(crate) struct Superblock {
     /// The epoch that a person has given our history up for, and whether a copy of it is kept by now.
     pub(crate) given_up_for: Epoch,
     pub(crate) kept: bool,
+    /// Bytes of the volume, once it has grown; 0 before.
+    pub(crate) size: u64,
 }
 
 impl Superblock {
@@ -145,6 +149,7 @@ impl Superblock {
                 .word(s.taken.0 as u64);
         }
         w.wide(self.given_up_for.0).flag(self.kept);
+        w.word(self.size);
         w.0
     }
 
@@ -223,6 +228,7 @@ impl Superblock {
         }
         s.given_up_for = Epoch(r.wide()?);
         s.kept = r.flag()?;
+        s.size = r.word()?;
         Some(s)
     }
 }
@@ -336,6 +342,8 @@ pub(crate) enum Then {
     Granted(Epoch),
     /// Tell the peer that its new head is ours too.
     GrantAdopted(Epoch),
+    /// Tell the Primary of this session that the larger size is ours too.
+    SendGrown(Option<SessionId>),
     /// Tell the source that the copy is marked.
     ResyncReady(ResyncId),
     /// The peer may now get our head.
@@ -420,6 +428,7 @@ mod tests {
             }),
             given_up_for: Epoch(15),
             kept: true,
+            size: 1 << 40,
         };
         let body = full.encode();
         assert!(body.len() <= crate::meta::BODY);

@@ -150,6 +150,13 @@ impl Engine {
         }
     }
 
+    /// What is new is zeros on both sides, and is not gone through any more.
+    pub(crate) fn verification_grows(&mut self, size: u64) {
+        if let Some(v) = &mut self.verification {
+            v.walk.pending.grow(size);
+        }
+    }
+
     pub(crate) fn verification_outstanding(&self) -> bool {
         let walk = self.verification.as_ref().map(|v| &v.walk);
         walk.is_some_and(Walk::awaits_answers)

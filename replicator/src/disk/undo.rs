@@ -95,7 +95,7 @@ fn keep(files: &VolumeFiles, name: &str) -> io::Result<()> {
     let copied = options.open(&building).and_then(|copy| {
         match rustix::fs::ioctl_ficlone(&copy, &files.data) {
             Ok(()) => {}
-            Err(_) => copy_data(&files.data, &copy, files.size)?,
+            Err(_) => copy_data(&files.data, &copy, files.data.metadata()?.len())?,
         }
         copy.sync_all()?;
         std::fs::rename(&building, files.dir.join(name))?;

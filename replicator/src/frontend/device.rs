@@ -25,7 +25,8 @@ const UMOUNT_LIMIT: Duration = Duration::from_secs(10);
 /// What the driver orders.
 #[derive(Debug)]
 pub(crate) enum DeviceOrder {
-    Open { format: Option<FsKind> },
+    Open { format: Option<FsKind>, size: u64 },
+    Resize { size: u64 },
     Publish,
     Close,
 }
@@ -101,6 +102,7 @@ impl DeviceStatus {
 /// The task's state.
 pub(crate) struct Device<E> {
     export: E,
+    /// Of the device that was opened last.
     size: u64,
     guests: Guests,
     events: mpsc::UnboundedSender<Event>,
@@ -112,7 +114,6 @@ pub(crate) struct Device<E> {
 impl<E: BlockExport> Device<E> {
     pub(crate) fn new(
         export: E,
-        size: u64,
         guests: Guests,
         events: mpsc::UnboundedSender<Event>,
         status: Arc<DeviceStatus>,
@@ -120,7 +121,7 @@ impl<E: BlockExport> Device<E> {
     ) -> Self {
         Self {
             export,
-            size,
+            size: 0,
             guests,
             events,
             status,
@@ -136,9 +137,13 @@ impl<E: BlockExport> Device<E> {
             tokio::select! {
                 order = orders.recv() => {
                     let event = match order {
-                        Some(DeviceOrder::Open { format }) => Event::DeviceOpened {
-                            result: self.open(format, &died_sender).await,
+                        Some(DeviceOrder::Open { format, size }) => Event::DeviceOpened {
+                            result: self.open(format, size, &died_sender).await,
                         },
+                        Some(DeviceOrder::Resize { size }) => {
+                            self.resize(size).await;
+                            continue;
+                        }
                         Some(DeviceOrder::Publish) => Event::DevicePublished { result: self.publish().await },
                         Some(DeviceOrder::Close) => Event::DeviceClosed { result: self.close().await },
                         None => break,
@@ -164,10 +169,13 @@ impl<E: BlockExport> Device<E> {
     async fn open(
         &mut self,
         format: Option<FsKind>,
+        size: u64,
         died: &mpsc::UnboundedSender<()>,
     ) -> Result<Option<FsSignature>, String> {
         self.remove_link();
-        let opened = self.export.open(self.guests.clone(), died.clone()).await?;
+        self.size = size;
+        let guests = self.guests.clone();
+        let opened = self.export.open(size, guests, died.clone()).await?;
         self.status.lock().node.clone_from(&opened);
         let Some(node) = opened else { return Ok(None) };
         let made = blocking(move || {
@@ -188,6 +196,23 @@ impl<E: BlockExport> Device<E> {
             self.take_down().await;
         }
         made
+    }
+
+    /// Its users see the larger size at once; who mounts it grows the file system. A client of the NBD socket
+    /// sees it when it connects anew.
+    async fn resize(&mut self, size: u64) {
+        self.size = size;
+        if self.nbd.is_some() {
+            self.end_nbd().await;
+            let _ = self
+                .serve_nbd()
+                .inspect_err(|error| tracing::error!(error, "NBD"));
+        }
+        match self.export.resize(size).await {
+            Ok(()) => tracing::info!(size, "the device has grown"),
+            // It is as it was, and has its size when it is opened again.
+            Err(error) => tracing::error!(size, error, "the device does not grow"),
+        }
     }
 
     async fn publish(&mut self) -> Result<(), String> {
@@ -231,14 +256,18 @@ impl<E: BlockExport> Device<E> {
 
     /// Ends NBD and device. Failures are logged: what is left is labelled and found at the next start.
     async fn take_down(&mut self) {
-        if let Some(nbd) = self.nbd.take() {
-            nbd.abort();
-            let _ = nbd.await;
-        }
+        self.end_nbd().await;
         if let Err(error) = self.export.close().await {
             tracing::error!(error, "taking the device down");
         }
         self.status.lock().node = None;
+    }
+
+    async fn end_nbd(&mut self) {
+        if let Some(nbd) = self.nbd.take() {
+            nbd.abort();
+            let _ = nbd.await;
+        }
     }
 
     fn serve_nbd(&mut self) -> Result<(), String> {

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use drqm_engine::{Completion, GuestRequest};
@@ -41,7 +41,7 @@ const KEEP_BUFFER: usize = MAX_WRITE / 2;
 #[derive(Debug)]
 pub(crate) struct Connection {
     fd: AsyncFd<OwnedFd>,
-    size: u64,
+    size: AtomicU64,
     /// Something was written through this mount.
     written: AtomicBool,
 }
@@ -50,6 +50,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct FuseMount {
     mount_point: PathBuf,
+    connection: Arc<Connection>,
     closing: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
@@ -74,7 +75,7 @@ impl FuseMount {
         let connection = match crate::sys::watch(fd) {
             Ok(fd) => Arc::new(Connection {
                 fd,
-                size,
+                size: AtomicU64::new(size),
                 written: AtomicBool::new(false),
             }),
             Err(error) => {
@@ -83,9 +84,9 @@ impl FuseMount {
             }
         };
         let closing = Arc::new(AtomicBool::new(false));
-        let expected = closing.clone();
+        let (expected, served) = (closing.clone(), connection.clone());
         let task = tokio::spawn(async move {
-            let end = serve(&connection, &guests).await;
+            let end = serve(&served, &guests).await;
             if !expected.load(Ordering::Relaxed) {
                 tracing::error!(error = %end, "the FUSE connection ended by itself");
                 let _ = died.send(());
@@ -93,9 +94,15 @@ impl FuseMount {
         });
         Ok(Self {
             mount_point: mount_point.to_owned(),
+            connection,
             closing,
             task,
         })
+    }
+
+    /// The file is so large from now on.
+    pub(crate) fn grow(&self, size: u64) {
+        self.connection.size.store(size, Ordering::Relaxed);
     }
 
     /// Unmounts and stops serving. What is still asked gets an error from the kernel.
@@ -189,7 +196,11 @@ fn retry(error: &io::Error) -> bool {
 
 /// A write on its way to the driver; answered here if it does not fit.
 fn write_request(reply: FuseReply, offset: u64, data: Bytes) -> Option<GuestCall> {
-    if !range_fits(offset, data.len() as u64, reply.connection.size) {
+    if !range_fits(
+        offset,
+        data.len() as u64,
+        reply.connection.size.load(Ordering::Relaxed),
+    ) {
         reply.error(Errno::INVAL);
         return None;
     }
@@ -211,7 +222,7 @@ fn answer_or_forward(
     reply: &FuseReply,
     operation: &Operation<'_>,
 ) -> Option<GuestRequest> {
-    let size = connection.size;
+    let size = connection.size.load(Ordering::Relaxed);
     match *operation {
         Operation::Init {
             flags,

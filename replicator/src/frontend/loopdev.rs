@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags, makedev, mknodat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, makedev, mknodat};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
@@ -43,7 +43,6 @@ const CHILD_LIMIT: Duration = Duration::from_secs(15);
 pub(crate) struct FuseLoop {
     mount_point: PathBuf,
     label: String,
-    size: u64,
     open: Option<(FuseMount, PathBuf)>,
 }
 
@@ -67,11 +66,10 @@ fn label_prefix_of(node_sum: u32) -> String {
 }
 
 impl FuseLoop {
-    pub(crate) fn new(mount_point: PathBuf, label: String, size: u64) -> Self {
+    pub(crate) fn new(mount_point: PathBuf, label: String) -> Self {
         Self {
             mount_point,
             label,
-            size,
             open: None,
         }
     }
@@ -82,14 +80,15 @@ impl BlockExport for FuseLoop {
 
     async fn open(
         &mut self,
+        size: u64,
         guests: Guests,
         died: mpsc::UnboundedSender<()>,
     ) -> Result<Option<PathBuf>, String> {
         self.close().await?;
         prepare_mount_point(&self.mount_point).map_err(|e| at(&self.mount_point, &e))?;
-        let mount = FuseMount::start(&self.mount_point, self.size, guests, died)
+        let mount = FuseMount::start(&self.mount_point, size, guests, died)
             .map_err(|e| format!("mounting FUSE at {}: {e}", self.mount_point.display()))?;
-        let (file, label, size) = (self.mount_point.join(FILE), self.label.clone(), self.size);
+        let (file, label) = (self.mount_point.join(FILE), self.label.clone());
         // Binding asks the FUSE server, which is this process: so not from here.
         let bound = tokio::task::spawn_blocking(move || attach(&file, size, &label)).await;
         match bound.map_err(|e| e.to_string()).flatten() {
@@ -102,6 +101,22 @@ impl BlockExport for FuseLoop {
                 Err(error)
             }
         }
+    }
+
+    async fn resize(&mut self, size: u64) -> Result<(), String> {
+        let Some((mount, node)) = &self.open else {
+            return Ok(());
+        };
+        mount.grow(size);
+        let (file, node, size) = (self.mount_point.join(FILE), node.clone(), size.to_string());
+        // The loop device asks the file for its size: so not from here.
+        let resized = tokio::task::spawn_blocking(move || {
+            let name = "loop-resize".as_ref();
+            let arguments = [name, file.as_os_str(), node.as_os_str(), size.as_ref()];
+            child::run(&arguments, CHILD_LIMIT).map(drop)
+        });
+        let resized = resized.await.map_err(|e| e.to_string()).flatten();
+        resized.map_err(|e| format!("loop device: {e}"))
     }
 
     async fn close(&mut self) -> Result<(), String> {
@@ -128,6 +143,19 @@ fn attach(file: &Path, size: u64, label: &str) -> Result<PathBuf, String> {
 /// What the child of [`attach`] does.
 pub(crate) fn attach_here(file: &Path, size: u64, label: &str) -> anyhow::Result<()> {
     println!("{}", bind(file, label, size)?.display());
+    Ok(())
+}
+
+/// What the child that makes a device larger does.
+pub(crate) fn resize_here(file: &Path, node: &Path, size: u64) -> anyhow::Result<()> {
+    let backing = File::open(file)?;
+    // The kernel remembers attributes for a while; the loop device looks at what it remembers.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    rustix::fs::statx(&backing, "", flags, StatxFlags::SIZE)?;
+    let device = OpenOptions::new().read(true).write(true).open(node)?;
+    sys::loop_set_capacity(&device)?;
+    let actual = sys::block_size_bytes(&device)?;
+    anyhow::ensure!(actual == size, "it has {actual} bytes, not {size}");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use drqm_engine::compare::{Facts, Grant, LogRange, SentCompletion};
 use drqm_engine::frame::{Frame, Payload, PeerReport, PrimaryClock, WireWrite};
 use drqm_engine::hashes::hashes_len;
 use drqm_engine::ids::{Epoch, NodeId, Position, ResyncId, RunId, Seq, VolumeId};
-use drqm_engine::settings::{CHUNK_SHIFT, HASHED_BLOCK, HASHED_MAX};
+use drqm_engine::settings::{CHUNK_SHIFT, HASHED_BLOCK, HASHED_MAX, SIZE_MAX};
 use drqm_engine::time::Wall;
 use drqm_rpc::peer::v1 as pb;
 use pb::frame::Body;
@@ -79,6 +79,9 @@ pub(super) fn encode(frame: Frame) -> pb::Frame {
         }),
         Frame::BitmapStored => Body::BitmapStored(pb::BitmapStored {}),
         Frame::LeftBehind => Body::LeftBehind(pb::LeftBehind {}),
+        Frame::Capacity(bytes) => Body::Capacity(bytes),
+        Frame::Grow(size) => Body::Grow(size),
+        Frame::Grown(size) => Body::Grown(size),
         Frame::Writes { writes, clock } => Body::Writes(pb::WriteBatch {
             writes: writes.into_iter().map(write).collect(),
             wall_unix_ms: clock.wall.0,
@@ -183,6 +186,7 @@ fn state(facts: &Facts) -> pb::State {
         volume_id: wide(facts.volume.0),
         node_id: wide(facts.node.0),
         size_bytes: facts.size,
+        capacity_bytes: facts.capacity,
         chunk_shift: facts.chunk_shift,
         mode: words::mode(facts.mode),
         queue_manager_name: facts.queue_manager.clone(),
@@ -264,8 +268,9 @@ fn write(w: WireWrite) -> pb::Write {
     }
 }
 
-/// A message as an engine frame. `size` is that of the local volume.
-pub(super) fn decode(frame: pb::Frame, size: u64) -> Result<Frame, Violation> {
+/// A message as an engine frame. Whether a range lies inside the volume, which may grow, is the engine's to
+/// say; here it lies inside the largest that there may be.
+pub(super) fn decode(frame: pb::Frame) -> Result<Frame, Violation> {
     let Some(body) = frame.body else {
         return violation("a frame of an unknown kind");
     };
@@ -274,12 +279,15 @@ pub(super) fn decode(frame: pb::Frame, size: u64) -> Result<Frame, Violation> {
         Body::State(s) => Frame::State(Box::new(state_from(s)?)),
         Body::Decision(d) => Frame::Decision(words::decision_from(d.kind)?),
         Body::Bitmap(b) => Frame::Bitmap {
-            runs: runs_from(&b.runs, size.div_ceil(1 << CHUNK_SHIFT))?,
+            runs: runs_from(&b.runs, SIZE_MAX >> CHUNK_SHIFT)?,
             union: b.union,
         },
         Body::BitmapStored(_) => Frame::BitmapStored,
         Body::LeftBehind(_) => Frame::LeftBehind,
-        Body::Writes(batch) => writes_from(batch, size)?,
+        Body::Capacity(bytes) => Frame::Capacity(bytes),
+        Body::Grow(size) => Frame::Grow(size),
+        Body::Grown(size) => Frame::Grown(size),
+        Body::Writes(batch) => writes_from(batch)?,
         Body::ResyncBegin(r) => Frame::ResyncBegin {
             id: resync_from(&r.id)?,
             total_chunks: r.total_chunks,
@@ -287,7 +295,7 @@ pub(super) fn decode(frame: pb::Frame, size: u64) -> Result<Frame, Violation> {
         Body::ResyncReady(r) => Frame::ResyncReady {
             id: resync_from(&r.id)?,
         },
-        Body::Hashes(h) => hashes_from(h, size)?,
+        Body::Hashes(h) => hashes_from(h)?,
         Body::Differs(d) => Frame::Differs {
             key: resync_from(&d.key)?,
             offset: d.offset,
@@ -384,6 +392,7 @@ fn state_from(s: pb::State) -> Result<Facts, Violation> {
         volume: VolumeId(wide_from(&s.volume_id, "volume id")?),
         node: NodeId(wide_from(&s.node_id, "node id")?),
         size: s.size_bytes,
+        capacity: s.capacity_bytes,
         chunk_shift: s.chunk_shift,
         mode: words::mode_from(s.mode)?,
         queue_manager: bounded(s.queue_manager_name, "the queue manager's name")?,
@@ -436,8 +445,8 @@ fn report_from(r: Option<pb::Report>) -> Result<PeerReport, Violation> {
     })
 }
 
-fn hashes_from(h: pb::Hashes, size: u64) -> Result<Frame, Violation> {
-    range(h.offset, h.len, size)?;
+fn hashes_from(h: pb::Hashes) -> Result<Frame, Violation> {
+    range(h.offset, h.len)?;
     if h.len == 0 || h.len > HASHED_MAX || h.hashes.len() != hashes_len(h.len) {
         let hashes = h.hashes.len();
         return violation(format!("{hashes} bytes of hashes for {} bytes", h.len));
@@ -472,23 +481,23 @@ fn runs_from(gaps: &[u64], limit: u64) -> Result<Vec<(u64, u64)>, Violation> {
     Ok(runs)
 }
 
-fn writes_from(batch: pb::WriteBatch, size: u64) -> Result<Frame, Violation> {
+fn writes_from(batch: pb::WriteBatch) -> Result<Frame, Violation> {
     let clock = clock_from(batch.wall_unix_ms, batch.last_seq, batch.completed_bytes);
     let writes = batch
         .writes
         .into_iter()
-        .map(|w| write_from(w, size))
+        .map(write_from)
         .collect::<Result<_, _>>()?;
     Ok(Frame::Writes { writes, clock })
 }
 
-fn write_from(w: pb::Write, size: u64) -> Result<WireWrite, Violation> {
+fn write_from(w: pb::Write) -> Result<WireWrite, Violation> {
     if w.dep_seq >= w.seq || w.dep_flush >= w.seq {
         return violation(format!("write {} depends on itself or a later one", w.seq));
     }
     let payload = match (w.kind, w.zero_len, w.data.len()) {
         (1, 0, len @ 1..=MAX_WRITE) => {
-            range(w.offset, len as u64, size)?;
+            range(w.offset, len as u64)?;
             if crc32c::crc32c(&w.data) != w.crc32c {
                 return violation(format!("checksum of write {} does not match", w.seq));
             }
@@ -498,7 +507,7 @@ fn write_from(w: pb::Write, size: u64) -> Result<WireWrite, Violation> {
             }
         }
         (2, len @ 1.., 0) => {
-            range(w.offset, len, size)?;
+            range(w.offset, len)?;
             Payload::Zero {
                 offset: w.offset,
                 len,
@@ -521,12 +530,12 @@ fn write_from(w: pb::Write, size: u64) -> Result<WireWrite, Violation> {
     })
 }
 
-fn range(offset: u64, len: u64, size: u64) -> Result<(), Violation> {
+fn range(offset: u64, len: u64) -> Result<(), Violation> {
     if !offset.is_multiple_of(SECTOR) || !len.is_multiple_of(SECTOR) {
         violation(format!("unaligned write: {len} bytes at {offset}"))
-    } else if offset.checked_add(len).is_none_or(|end| end > size) {
+    } else if offset.checked_add(len).is_none_or(|end| end > SIZE_MAX) {
         violation(format!(
-            "write beyond the end: {len} bytes at {offset} of {size}"
+            "write beyond the end of any volume: {len} bytes at {offset}"
         ))
     } else {
         Ok(())

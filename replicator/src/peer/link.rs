@@ -99,7 +99,6 @@ type Greeted = (Wire, PeerSaid);
 /// The task's state.
 pub(crate) struct Link {
     own: OwnHello,
-    size: u64,
     settings: LinkSettings,
     events: mpsc::Sender<LinkEvent>,
     current: Option<Current>,
@@ -121,13 +120,11 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(
         own: OwnHello,
-        size: u64,
         settings: LinkSettings,
         events: mpsc::Sender<LinkEvent>,
     ) -> Self {
         Self {
             own,
-            size,
             settings,
             events,
             current: None,
@@ -405,13 +402,8 @@ impl Link {
             shown: wire.shown.clone(),
             close: Some(close),
         });
-        self.sessions.spawn(session::run(
-            session,
-            wire,
-            self.size,
-            self.events.clone(),
-            closing,
-        ));
+        self.sessions
+            .spawn(session::run(session, wire, self.events.clone(), closing));
     }
 
     /// Ends the session, if there is one, and waits until the driver has been told.

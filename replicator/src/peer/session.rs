@@ -302,7 +302,6 @@ pub(super) struct Ended {
 pub(super) async fn run(
     session: SessionId,
     mut wire: Wire,
-    size: u64,
     events: mpsc::Sender<LinkEvent>,
     mut close: oneshot::Receiver<String>,
 ) -> Ended {
@@ -329,7 +328,7 @@ pub(super) async fn run(
             }
             Err(status) => break (fault_of(&status), bye.is_some()),
         };
-        match codec::decode(frame, size) {
+        match codec::decode(frame) {
             Ok(frame) => {
                 if let Frame::Bye { text } = &frame {
                     bye = Some(text.clone());

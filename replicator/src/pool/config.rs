@@ -143,6 +143,7 @@ impl VolumeConfig {
                 request: v.request.clone(),
                 repair: v.repair,
             }),
+            capacity: self.size_bytes,
             window_bytes: WINDOW_BYTES,
             log_bytes: WINDOW_BYTES,
         }

@@ -14,7 +14,7 @@ const MUCH: usize = 300 << 20;
 #[tokio::test]
 async fn an_interrupted_copy_goes_back_and_is_promoted() {
     let ca = Ca::new();
-    let (mut one, mut two) = pair_in_sync_of(&ca, SIZE).await;
+    let (mut one, mut two) = pair_in_sync_of(&ca, SIZE, "ext4").await;
     // Slow enough that the middle of the copy cannot be missed.
     let slow = pb::ConfigureRequest {
         resync_bytes_per_second: 50 << 20,

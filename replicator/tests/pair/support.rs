@@ -415,16 +415,16 @@ pub(crate) fn with_leaf(
 
 /// A pair whose first half is Primary with an open device, and whose second is in sync.
 pub(crate) async fn pair_in_sync(ca: &Ca) -> (Site, Site) {
-    pair_in_sync_of(ca, 64 << 20).await
+    pair_in_sync_of(ca, 64 << 20, "ext4").await
 }
 
-pub(crate) async fn pair_in_sync_of(ca: &Ca, size: u64) -> (Site, Site) {
+pub(crate) async fn pair_in_sync_of(ca: &Ca, size: u64, fs: &str) -> (Site, Site) {
     let (mut one, mut two) = (Site::start("one").await, Site::start("two").await);
     let (one_port, two_port) = (one.replication, two.replication);
-    one.configure(with_peer(request(size, "ext4"), ca, two_port))
+    one.configure(with_peer(request(size, fs), ca, two_port))
         .await
         .unwrap();
-    two.configure(with_peer(request(size, "ext4"), ca, one_port))
+    two.configure(with_peer(request(size, fs), ca, one_port))
         .await
         .unwrap();
     for site in [&mut one, &mut two] {

@@ -87,30 +87,6 @@ pub(super) fn secret_is_unknown(world: &mut World) -> Result<()> {
     delete(world, &side)
 }
 
-pub(super) fn sizes_differ(world: &mut World) -> Result<()> {
-    let both = sides(world, "uneven");
-    let [first, second] = &both;
-    apply(world, first, &manifest(world, first, Some(second)))?;
-    first.wait_for("the keys are made", PATIENCE, |status| {
-        status.pair_secret.as_ref().map(drop)
-    })?;
-    world.typed(&format!(
-        "kubectl drqm peer-manifest uneven -n {NAMESPACE} --context {} | sed 's/size: 64Mi/size: 128Mi/' | \
-         kubectl apply --context {} -f -",
-        first.context, second.context
-    ))?;
-    for side in &both {
-        let said = wait_for_words(side, "the sizes differ", &["storage.size is"])?;
-        world.ui.print(&said);
-        ensure!(
-            side.status()?.role != EffectiveRole::Primary && side.pods()? == 0,
-            "{} began beside an unlike peer",
-            side.context
-        );
-    }
-    both.iter().try_for_each(|side| delete(world, side))
-}
-
 /// Each makes keys of its own, so that they do not know each other: neither begins. The way out is what
 /// a person would do who understood: one of them is made the other's peer.
 pub(super) fn two_primaries(world: &mut World) -> Result<()> {

@@ -514,6 +514,9 @@ pub struct TransitionState {
 pub struct VolumeStatus {
     /// Its identifier on the node.
     pub id: String,
+    /// Bytes, as both sides have agreed on; follows `spec.storage.size` when both have grown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<i64>,
     /// The device; only while Primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,

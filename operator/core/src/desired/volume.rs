@@ -20,6 +20,9 @@ use crate::observed::NodeFacts;
 use crate::validate::Valid;
 
 const ACCESS: &str = "ReadWriteOnce";
+/// Bytes of the smallest volume that there is.
+const LEAST: u64 = 16 << 20;
+
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// The volume, bound to its claim in advance: a volume that is there first is bound at once.
@@ -34,7 +37,8 @@ pub fn persistent_volume(valid: &Valid, node: &NodeFacts) -> PersistentVolume {
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeSpec {
-            capacity: Some(storage(valid)),
+            // Kubelet grows the file system when this is more than it was: once the device has grown.
+            capacity: Some(storage(valid.agreed_bytes)),
             access_modes: Some(vec![ACCESS.to_owned()]),
             volume_mode: Some("Filesystem".to_owned()),
             persistent_volume_reclaim_policy: Some("Retain".to_owned()),
@@ -70,7 +74,8 @@ pub fn claim(valid: &Valid) -> PersistentVolumeClaim {
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec![ACCESS.to_owned()]),
             resources: Some(VolumeResourceRequirements {
-                requests: Some(storage(valid)),
+                // A claim that is bound by name cannot ask for more later; its volume may grow.
+                requests: Some(storage(LEAST)),
                 ..VolumeResourceRequirements::default()
             }),
             storage_class_name: Some(labels::STORAGE_CLASS.to_owned()),
@@ -82,8 +87,20 @@ pub fn claim(valid: &Valid) -> PersistentVolumeClaim {
     }
 }
 
-fn storage(valid: &Valid) -> BTreeMap<String, Quantity> {
-    [("storage".to_owned(), Quantity(valid.size.clone()))].into()
+fn storage(bytes: u64) -> BTreeMap<String, Quantity> {
+    [("storage".to_owned(), Quantity(quantity(bytes)))].into()
+}
+
+/// As a person would write it.
+fn quantity(bytes: u64) -> String {
+    let units = [(30, "Gi"), (20, "Mi")];
+    let whole = units
+        .iter()
+        .find(|(shift, _)| bytes.trailing_zeros() >= *shift);
+    whole.map_or_else(
+        || bytes.to_string(),
+        |(shift, unit)| format!("{}{unit}", bytes >> shift),
+    )
 }
 
 fn on_node(node: &NodeFacts) -> VolumeNodeAffinity {

@@ -466,12 +466,12 @@ fn peer_config_matches(facts: &Facts<'_>) -> State {
             ),
         );
     }
-    if peer.size_bytes != 0 && peer.size_bytes != volume.size_bytes {
+    if peer.size_bytes != 0 && peer.size_bytes != volume.capacity_bytes {
         return bad(
             reason::SIZE_MISMATCH,
             format!(
-                "storage.size is {} bytes here and {} on {name}; delete and create one side with the size of the other",
-                volume.size_bytes, peer.size_bytes
+                "storage.size is {} bytes here and {} on {name}; raise the smaller one, the volume grows when both are equal",
+                volume.capacity_bytes, peer.size_bytes
             ),
         );
     }

@@ -207,6 +207,7 @@ pub(super) fn volume(volume: &Volume) -> VolumeStatus {
     let has_device = matches!(volume.device.gate, Gate::Open | Gate::Dead);
     VolumeStatus {
         id: volume.volume_id.clone(),
+        size_bytes: Some(signed(volume.size_bytes)),
         device: volume.device.path.clone().filter(|_| has_device),
         front_end: volume.device.front_end.clone().filter(|_| has_device),
         kept_copies: volume.kept_copies.clone(),
@@ -301,9 +302,11 @@ pub(super) fn moved_a_step(old: &DrQueueManagerStatus, new: &DrQueueManagerStatu
         (None, None) => false,
         (Some(_), None) | (None, Some(_)) => true,
     };
-    let percent = |status: &DrQueueManagerStatus| status.file_system.map(|fs| fs.used_percent);
-    let filled = match (percent(old), percent(new)) {
-        (Some(old), Some(new)) => old.abs_diff(new) >= 5,
+    let filled = match (old.file_system, new.file_system) {
+        (Some(old), Some(new)) => {
+            old.used_percent.abs_diff(new.used_percent) >= 5
+                || old.allocated_bytes != new.allocated_bytes
+        }
         (None, _) | (_, None) => false,
     };
     progressed || filled || moved(old.dr.out_of_sync_bytes, new.dr.out_of_sync_bytes)

@@ -5,6 +5,7 @@ fn facts(node: u128, line: &[u128]) -> Facts {
         node: NodeId(node),
         volume: VolumeId(9),
         size: 1 << 20,
+        capacity: 1 << 20,
         disk: Disk::Consistent,
         lineage: line.iter().map(|e| Epoch(*e)).collect(),
         ..Facts::default()
@@ -419,10 +420,15 @@ fn two_histories_are_partitioned_and_strangers_are_refused() {
     );
     let big = Facts {
         size: 2 << 20,
+        capacity: 2 << 20,
         ..facts(2, &[1])
     };
-    assert_eq!(
-        decide(&facts(1, &[1]), &big),
-        Decision::Refused(Mismatch::Size)
-    );
+    let small = facts(1, &[1]);
+    assert_eq!(decide(&small, &big), Decision::Refused(Mismatch::Size));
+    // It has room for what it missed.
+    let roomy = Facts {
+        capacity: 3 << 20,
+        ..small
+    };
+    assert_eq!(decide(&roomy, &big), Decision::InSync);
 }

@@ -111,6 +111,7 @@ impl Engine {
                     self.marks.completed();
                     self.store_pages(AfterPages::Nothing);
                 }
+                Then::SendGrown(session) => self.growth_durable(session, out),
                 Then::SendDecision => self.decision_durable(out),
                 Then::PublishDevice => self.publish_device(out),
                 Then::MakeSnapshot(id) => self.make_snapshot(id, out),

@@ -21,6 +21,7 @@ impl Engine {
             volume: self.sb.volume,
             node: self.identity.node,
             size: self.identity.size,
+            capacity: self.settings.capacity.max(self.identity.size),
             chunk_shift: CHUNK_SHIFT,
             mode: self.settings.mode,
             queue_manager: self.settings.queue_manager.clone(),
@@ -97,7 +98,6 @@ impl Engine {
         if self.link.is_joined() {
             return Err("a second state".to_owned());
         }
-        self.link.peer_size = facts.size;
         self.link
             .peer_queue_manager
             .clone_from(&facts.queue_manager);
@@ -133,6 +133,12 @@ impl Engine {
         let head = theirs.lineage.first().copied().unwrap_or_default();
         let arrived = compare::completion_arrived(mine, theirs);
         let granted = compare::grant_used(mine, theirs);
+        let (rooms, size) = ((mine.capacity, theirs.capacity), theirs.size);
+        self.rooms_met(rooms.0, rooms.1);
+        if !matches!(decision, Decision::Refused(_)) && size > self.identity.size {
+            // It has grown, and we were not there.
+            self.grow_to(size);
+        }
         self.record_meeting(decision, head, arrived, granted);
         // Frozen before the peer hears that it may go on.
         if decision == Decision::Superseded {

@@ -145,6 +145,12 @@ impl Undo {
         }
     }
 
+    /// The volume has grown.
+    pub(super) fn grow(&mut self, size: u64) {
+        self.saved.grow(size);
+        self.asked.grow(size);
+    }
+
     pub(super) fn used(&self) -> u64 {
         match self.phase {
             Phase::Loading { at, .. } => at,

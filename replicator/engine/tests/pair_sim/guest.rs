@@ -130,7 +130,7 @@ impl World {
     }
 
     fn random_request(&mut self, n: usize) {
-        let sectors = self.config.size / SECTOR;
+        let sectors = self.nodes[n].device_size / SECTOR;
         // Few places, so that everything overlaps.
         let at = if self.rng.chance(50) {
             self.rng.between(8, 150)

@@ -121,6 +121,7 @@ impl World {
             Effect::KeepCopy { job, .. } => self.io(n, Io::Keep(job)),
             Effect::CompleteGuest { .. }
             | Effect::OpenDevice { .. }
+            | Effect::ResizeDevice { .. }
             | Effect::PublishDevice
             | Effect::CloseDevice
             | Effect::Send { .. }
@@ -208,7 +209,7 @@ impl World {
             }
             Io::Keep(job) => {
                 if !fails {
-                    node.kept = Some(node.data.read(0, self.config.size));
+                    node.kept = Some(node.data.read(0, self.config.size + self.config.growth));
                 }
                 undo_done(job, fails)
             }

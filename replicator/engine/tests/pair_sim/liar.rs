@@ -153,7 +153,7 @@ fn decision(rng: &mut Rng) -> Decision {
 fn made_up(rng: &mut Rng, size: u64) -> Frame {
     let epoch = Epoch(u128::from(rng.below(6)));
     let id = ResyncId(u128::from(rng.below(4)));
-    match rng.below(19) {
+    match rng.below(22) {
         0 => Frame::Decision(decision(rng)),
         1 => Frame::Bitmap {
             runs: runs(rng, size),
@@ -201,6 +201,9 @@ fn made_up(rng: &mut Rng, size: u64) -> Frame {
             run: RunId(u128::from(rng.below(4))),
         },
         15 => Frame::PromoteAdopted { epoch },
+        19 => Frame::Capacity(number(rng)),
+        20 => Frame::Grow(number(rng)),
+        21 => Frame::Grown(number(rng)),
         16 => Frame::Hashes {
             after: Seq(number(rng)),
             offset: number(rng),
@@ -314,6 +317,9 @@ fn changed(rng: &mut Rng, frame: Frame, size: u64) -> Frame {
             offset: [offset, number(rng)][rng.below(2) as usize],
             blocks: runs(rng, size),
         },
+        Frame::Capacity(_) => Frame::Capacity(number(rng)),
+        Frame::Grow(_) => Frame::Grow(number(rng)),
+        Frame::Grown(_) => Frame::Grown(number(rng)),
         frame @ (Frame::BitmapStored
         | Frame::LeftBehind
         | Frame::ResyncReady { .. }

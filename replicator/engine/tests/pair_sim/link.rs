@@ -86,7 +86,7 @@ impl World {
         }
         if self.rng.chance(self.config.lies) {
             self.lies += 1;
-            let lies = liar::lie(&mut self.rng, frame, self.config.size);
+            let lies = liar::lie(&mut self.rng, frame, self.config.size + self.config.growth);
             return lies.into_iter().for_each(|lie| self.carry(n, session, lie));
         }
         self.carry(n, session, frame);

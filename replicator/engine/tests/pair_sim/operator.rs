@@ -119,9 +119,20 @@ impl World {
         self.note(|| format!("operator: mode {mode:?}"));
         self.config.mode = mode;
         for n in 0..2 {
-            let settings = self.settings();
+            let settings = self.settings(n);
             self.step(n, Event::Configured(settings));
         }
+    }
+
+    /// A person gives one side's disk all the room that the volume may grow to.
+    pub(crate) fn extend(&mut self, n: usize) {
+        let capacity = self.config.size + self.config.growth;
+        self.note(|| format!("operator: {n} has room for {capacity}"));
+        self.nodes[n].capacity = capacity;
+        let len = drqm_engine::Engine::metadata_len(capacity) as usize;
+        self.nodes[n].meta.raw.resize(len, 0);
+        let settings = self.settings(n);
+        self.step(n, Event::Configured(settings));
     }
 
     pub(crate) fn stop(&mut self, n: usize) {
@@ -283,7 +294,9 @@ impl World {
             self.answer(loser, id);
         }
         self.until(60 * SECOND, known);
-        let had = self.nodes[loser].data.read(0, self.config.size);
+        let had = self.nodes[loser]
+            .data
+            .read(0, self.config.size + self.config.growth);
         let head = self.report(loser).and_then(|r| r.lineage.first().copied());
         let id = self.command(
             loser,

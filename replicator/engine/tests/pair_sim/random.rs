@@ -62,6 +62,7 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
     let mut own = Rng::new(script.seed ^ 0x0dd);
     let config = Config {
         size: [(40 << 16) + 3 * 4096, (150 << 16) + 4096, 9 << 16][rng.below(3) as usize],
+        growth: if script.seed % 5 == 2 { 20 << 16 } else { 0 },
         mode: any_mode(&mut rng),
         when_peer_unknown: if rng.chance(80) {
             WhenPeerUnknown::Start
@@ -101,6 +102,9 @@ fn live(w: &mut World, rng: &mut Rng, incidents: &[u64]) -> Option<End> {
     }
     w.users_go_on();
     let end = w.converge()?;
+    if end == End::Normal && w.config.growth > 0 {
+        grown(w);
+    }
     if end == End::Partitioned && rng.chance(70) {
         let loser = rng.below(2) as usize;
         w.resolve(loser);
@@ -113,6 +117,20 @@ fn live(w: &mut World, rng: &mut Rng, incidents: &[u64]) -> Option<End> {
     w.failure.is_none().then_some(end)
 }
 
+/// Whoever has room for a larger volume gets it.
+fn grown(w: &mut World) {
+    w.extend(0);
+    w.extend(1);
+    let size = w.config.size + w.config.growth;
+    let has = |w: &World| [0, 1].map(|n| w.report(n).is_some_and(|r| r.size == size)) == [true; 2];
+    if !w.until(20 * SECOND, has) {
+        w.fail("a volume does not grow");
+    }
+    w.users_go_on();
+    w.run(SECOND);
+    w.converge();
+}
+
 /// What happens to a pair.
 pub(crate) fn suffer(w: &mut World, rng: &mut Rng, incidents: &[u64]) {
     w.run(rng.between(0, 4 * SECOND));
@@ -123,7 +141,10 @@ pub(crate) fn suffer(w: &mut World, rng: &mut Rng, incidents: &[u64]) {
     };
     w.create(0, how);
     w.run(rng.between(0, 5 * SECOND));
-    for seed in incidents {
+    for (turn, seed) in incidents.iter().enumerate() {
+        if w.config.growth > 0 && turn % 2 == 1 {
+            w.extend(turn / 2 % 2);
+        }
         if w.failure.is_some() {
             return;
         }

@@ -35,6 +35,8 @@ pub(crate) type Which = fn(&Frame) -> bool;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) size: u64,
+    /// What the volume may grow by.
+    pub(crate) growth: u64,
     pub(crate) mode: Mode,
     pub(crate) when_peer_unknown: WhenPeerUnknown,
     /// One I/O request of so many fails; 0 for never.
@@ -63,6 +65,7 @@ impl Config {
     pub(crate) fn plain(mode: Mode) -> Self {
         Self {
             size: (40 << 16) + 3 * 4096,
+            growth: 0,
             mode,
             when_peer_unknown: WhenPeerUnknown::Start,
             errors: 0,
@@ -125,6 +128,9 @@ pub(crate) struct Node {
     pub(crate) commands: HashMap<CommandId, u64>,
     pub(crate) answers: HashMap<CommandId, Result<(), Refusal>>,
     pub(crate) skew: i64,
+    /// Bytes that the disk has room for, and that the device has.
+    pub(crate) capacity: u64,
+    pub(crate) device_size: u64,
     reverts: bool,
     verified: bool,
     wake: u64,
@@ -178,7 +184,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(config: Config, seed: u64) -> Self {
-        let size = config.size;
+        let (size, growth) = (config.size, config.growth);
         let node = |n: u64| Node {
             engine: None,
             incarnation: 0,
@@ -193,6 +199,8 @@ impl World {
             commands: HashMap::new(),
             answers: HashMap::new(),
             skew: n as i64 * 3_700,
+            capacity: size,
+            device_size: size,
             reverts: false,
             verified: false,
             wake: u64::MAX,
@@ -208,7 +216,7 @@ impl World {
             cut: false,
             errors_on: true,
             fail_next: None,
-            oracle: Oracle::new(size),
+            oracle: Oracle::new(size + growth),
             failure: None,
             stalled: None,
             held: Vec::new(),
@@ -244,7 +252,7 @@ impl World {
         world
     }
 
-    pub(crate) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self, n: usize) -> Settings {
         Settings {
             mode: self.config.mode,
             has_peer: true,
@@ -260,6 +268,7 @@ impl World {
                 request: "a word".to_owned(),
                 repair,
             }),
+            capacity: self.nodes[n].capacity,
             window_bytes: self.config.window_bytes,
             log_bytes: self.config.log_bytes,
         }
@@ -313,7 +322,7 @@ impl World {
         }
         self.note(|| format!("{n}: process starts"));
         let seed = u128::from(self.rng.next()) << 64 | u128::from(self.rng.next());
-        let (settings, now) = (self.settings(), self.clock(n));
+        let (settings, now) = (self.settings(n), self.clock(n));
         match Engine::open(&self.nodes[n].meta.raw, settings, seed, now) {
             Ok(engine) => {
                 let node = &mut self.nodes[n];
@@ -483,7 +492,14 @@ impl World {
     fn perform(&mut self, n: usize, effect: Effect) {
         match effect {
             Effect::CompleteGuest { id, completion } => self.guest_completed(n, id, completion),
-            Effect::OpenDevice { format } => self.open_device(n, format.is_some()),
+            Effect::OpenDevice { format, size } => {
+                self.nodes[n].device_size = size;
+                self.open_device(n, format.is_some());
+            }
+            Effect::ResizeDevice { size } => {
+                self.note(|| format!("{n}: the device has {size} bytes"));
+                self.nodes[n].device_size = size;
+            }
             Effect::PublishDevice => {
                 let delay = self.latency();
                 self.at(delay, n, Action::Publish);

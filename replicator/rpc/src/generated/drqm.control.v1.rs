@@ -457,6 +457,9 @@ pub struct VolumeState {
     /// The verification that this process was told to make.
     #[prost(message, optional, tag = "33")]
     pub verification: ::core::option::Option<Verification>,
+    /// Bytes that it is configured for; what both sides have agreed on may be less.
+    #[prost(uint64, tag = "34")]
+    pub capacity_bytes: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -3,7 +3,7 @@
 pub struct Frame {
     #[prost(
         oneof = "frame::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -57,6 +57,14 @@ pub mod frame {
         Hashes(super::Hashes),
         #[prost(message, tag = "23")]
         Differs(super::Differs),
+        /// Bytes that the sender's storage has room for.
+        #[prost(uint64, tag = "24")]
+        Capacity(u64),
+        /// Primary: the volume shall have so many bytes. Secondary: it has, durably.
+        #[prost(uint64, tag = "25")]
+        Grow(u64),
+        #[prost(uint64, tag = "26")]
+        Grown(u64),
     }
 }
 /// Exchanged before the engine sees the session. 16-byte fields are big-endian 128-bit identifiers.
@@ -152,6 +160,9 @@ pub struct State {
     /// A person has given this side's own history up for the one that this epoch belongs to.
     #[prost(bytes = "bytes", tag = "28")]
     pub given_up_for: ::prost::bytes::Bytes,
+    /// Bytes that the storage has room for.
+    #[prost(uint64, tag = "29")]
+    pub capacity_bytes: u64,
 }
 /// Whoever stands at `from` or later gets the rest, up to `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -18,6 +18,7 @@ fn full_facts() -> Facts {
         wall: Wall(-5),
     };
     Facts {
+        capacity: 21 << 20,
         volume: VolumeId(1),
         node: NodeId(u128::MAX),
         size: SIZE,
@@ -95,6 +96,21 @@ fn samples() -> Vec<Frame> {
         },
         Frame::BitmapStored,
         Frame::LeftBehind,
+        Frame::Capacity(7 << 30),
+        Frame::Grow(6 << 30),
+        Frame::Grown(5 << 30),
+        Frame::Hashes {
+            after: Seq(8),
+            offset: SIZE - 8192,
+            len: 8192,
+            key: ResyncId(4),
+            hashes: Bytes::from(vec![9; 32]),
+        },
+        Frame::Differs {
+            key: ResyncId(4),
+            offset: 65_536,
+            blocks: vec![(0, 2), (63, 1)],
+        },
         Frame::Writes {
             writes: vec![
                 wire_write(
@@ -180,7 +196,7 @@ fn samples() -> Vec<Frame> {
 fn every_frame_comes_back_as_it_went() {
     for frame in samples() {
         let bytes = encode(frame.clone()).encode_to_vec();
-        let decoded = decode(pb::Frame::decode(bytes.as_slice()).unwrap(), SIZE);
+        let decoded = decode(pb::Frame::decode(bytes.as_slice()).unwrap());
         assert_eq!(decoded, Ok(frame));
     }
 }
@@ -199,15 +215,15 @@ fn a_flipped_bit_of_the_payload_is_a_violation() {
     let mut changed = batch.writes[0].data.to_vec();
     changed[17] ^= 1;
     batch.writes[0].data = changed.into();
-    assert!(decode(frame, SIZE).is_err());
+    assert!(decode(frame).is_err());
 }
 
 #[test]
-fn writes_outside_the_volume_or_off_the_sector_grid_are_violations() {
+fn writes_outside_any_volume_or_off_the_sector_grid_are_violations() {
     let at = |offset, len| wire_write(1, Payload::Zero { offset, len });
     for write in [
-        at(SIZE, 512),
-        at(SIZE - 512, 1024),
+        at(SIZE_MAX, 512),
+        at(SIZE_MAX - 512, 1024),
         at(0, 100),
         at(100, 512),
         at(u64::MAX - 511, 512),
@@ -216,7 +232,35 @@ fn writes_outside_the_volume_or_off_the_sector_grid_are_violations() {
             writes: vec![write],
             clock: PrimaryClock::default(),
         });
-        assert!(decode(frame, SIZE).is_err());
+        assert!(decode(frame).is_err());
+    }
+}
+
+#[test]
+fn hashes_and_answers_of_a_wrong_size_are_violations() {
+    let hashes = |len: u64, bytes: usize| Frame::Hashes {
+        after: Seq(1),
+        offset: 0,
+        len,
+        key: ResyncId(1),
+        hashes: vec![0; bytes].into(),
+    };
+    let differs = |blocks: &[(u64, u64)]| Frame::Differs {
+        key: ResyncId(1),
+        offset: 0,
+        blocks: blocks.to_vec(),
+    };
+    for frame in [
+        hashes(0, 0),
+        hashes(4096, 15),
+        hashes(4096, 32),
+        hashes(4096 + 100, 32),
+        hashes(HASHED_MAX + 4096, 16 * 65),
+        differs(&[(64, 1)]),
+        differs(&[(0, 65)]),
+        differs(&[(3, 0)]),
+    ] {
+        assert!(decode(encode(frame.clone())).is_err(), "{frame:?}");
     }
 }
 
@@ -231,11 +275,11 @@ fn bitmap_runs_beyond_the_end_are_violations() {
     for runs in [
         &[0][..],
         &[0, 0],
-        &[16_384, 1],
+        &[SIZE_MAX >> CHUNK_SHIFT, 1],
         &[u64::MAX, 2],
         &[1, u64::MAX],
     ] {
-        assert!(decode(bitmap(runs), SIZE).is_err(), "{runs:?}");
+        assert!(decode(bitmap(runs)).is_err(), "{runs:?}");
     }
 }
 
@@ -243,7 +287,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
         if let Ok(frame) = pb::Frame::decode(bytes.as_slice()) {
-            let _ = decode(frame, SIZE);
+            let _ = decode(frame);
         }
     }
 
@@ -263,7 +307,7 @@ proptest! {
         }
         bytes.truncate(cut.index(bytes.len() + 1));
         if let Ok(frame) = pb::Frame::decode(bytes.as_slice()) {
-            let _ = decode(frame, SIZE);
+            let _ = decode(frame);
         }
     }
 }
