@@ -85,6 +85,10 @@ pub(crate) struct RunArgs {
     /// Bytes that all volumes together may have [default: the file system's size]
     #[arg(long, env = "DRQM_POOL_CAPACITY")]
     pub(crate) pool_capacity: Option<u64>,
+    /// Bytes of memory for what peers do not have yet, of all volumes together. Each may use its part of it, at
+    /// most 64 MiB and at least 1 MiB.
+    #[arg(long, env = "DRQM_LOG_MEMORY", default_value_t = 512 << 20)]
+    pub(crate) log_memory: u64,
     /// Address of the shared replication port.
     #[arg(long, env = "DRQM_REPLICATION_LISTEN", default_value = "0.0.0.0:7001")]
     pub(crate) replication_listen: SocketAddr,

@@ -285,7 +285,7 @@ pub(crate) fn volume_ref(key: &VolumeKey) -> pb::VolumeRef {
 
 /// What is known of a volume from its configuration alone.
 pub(crate) fn configured_state(key: &VolumeKey, config: &VolumeConfig) -> pb::VolumeState {
-    let mode = config.settings().mode;
+    let mode = config.mode.into();
     pb::VolumeState {
         volume: Some(volume_ref(key)),
         cr_uid: config.cr_uid.clone(),

@@ -5,6 +5,7 @@
 
 pub(crate) mod ports;
 pub(crate) mod rate;
+mod share;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -204,6 +205,7 @@ impl Node {
                 rate: Arc::default(),
             },
         );
+        self.share_log_memory().await;
         started.map(drop)
     }
 
@@ -236,7 +238,18 @@ impl Node {
                 .map(|dir| dir.join(format!("{name}.sock"))),
         };
         let security = link.security.clone();
-        let (handle, volume) = volume::start(&self.pool, key, config, link, export, &self.shared)?;
+        let (handle, volume) = {
+            let log_bytes = self.log_share(key);
+            volume::start(
+                &self.pool,
+                key,
+                config,
+                log_bytes,
+                link,
+                export,
+                &self.shared,
+            )?
+        };
         self.shard.run(volume).await;
         let handle = Arc::new(handle);
         // A route that is taken leaves the volume without inbound connections, not without life:
@@ -327,7 +340,9 @@ impl Node {
         debug_assert!(routed.is_ok(), "checked before");
         let _ = handle
             .commands
-            .send(DriverCommand::Configure(config.settings()))
+            .send(DriverCommand::Configure(
+                config.settings(self.log_share(key)),
+            ))
             .await;
         let _ = handle.link.send(LinkOrder::Settings(link));
         if let Some(entry) = self.lock().get_mut(key) {
@@ -444,6 +459,7 @@ impl Node {
             self.pool.retain(key)?;
         }
         self.lock().remove(key);
+        self.share_log_memory().await;
         self.drop_unused_ports();
         let _ = self.shared.notify.send(key.clone());
         Ok(Ok(()))

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use drqm_engine::command::{Command, Initialize, JudgedRequest, Refusal};
 use drqm_engine::ids::{CommandId, Epoch};
 use drqm_engine::role::Role;
+use drqm_engine::settings::WINDOW_BYTES;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -94,7 +95,8 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
         site: "measure".to_owned(),
         notify: broadcast::channel(16).0,
     };
-    let (handle, volume) = volume::start(&pool, &key, &config, link, export, &shared)?;
+    let (handle, volume) =
+        volume::start(&pool, &key, &config, WINDOW_BYTES, link, export, &shared)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(volume);
     if let Some(address) = args.listen {

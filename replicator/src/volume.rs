@@ -103,6 +103,7 @@ pub(crate) fn start<E: BlockExport>(
     pool: &FilePool,
     key: &VolumeKey,
     config: &VolumeConfig,
+    log_bytes: u64,
     link_settings: LinkSettings,
     export: Export<E>,
     shared: &Shared,
@@ -111,7 +112,7 @@ pub(crate) fn start<E: BlockExport>(
     let seed = crate::entropy::random_u128();
     let engine = Engine::open(
         &files.read_meta()?,
-        config.settings(),
+        config.settings(log_bytes),
         seed,
         shared.clock.now(),
     )

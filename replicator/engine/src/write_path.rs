@@ -255,7 +255,7 @@ impl Engine {
             }
             let route = self.route(offset, len, is_flush);
             let waits = self.is_frozen()
-                || route != Route::Marked && self.window_is_full()
+                || route != Route::Marked && (self.window_is_full() || self.is_slowed_down())
                 || !is_flush && self.guest.overlaps_local(offset, len)
                 || !is_flush && self.guest.overlaps_lock(offset, len)
                 || !is_flush && self.must_bump(route)
@@ -269,6 +269,9 @@ impl Engine {
                 .pop_front()
                 .expect("the front was just looked at");
             self.start(id, request, route, out);
+            if route != Route::Marked {
+                self.slow_down();
+            }
             self.bound_log();
         }
         self.bump_for_waiting();

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use drqm_engine::Engine;
 use drqm_engine::report::Report;
+use drqm_engine::settings::WINDOW_BYTES;
 use drqm_rpc::control::v1 as pb;
 
 use crate::convert;
@@ -186,7 +187,9 @@ fn describe_leftover(node: &Node, key: &VolumeKey) -> Option<pb::VolumeState> {
     let opened = files
         .read_meta()
         .map_err(|e| e.to_string())
-        .and_then(|meta| Engine::open(&meta, config.settings(), 0, now).map_err(|e| e.to_string()));
+        .and_then(|meta| {
+            Engine::open(&meta, config.settings(WINDOW_BYTES), 0, now).map_err(|e| e.to_string())
+        });
     match opened {
         Ok(engine) => {
             let state = convert::configured_state(key, &config);

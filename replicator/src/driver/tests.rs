@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use drqm_engine::command::Identity;
 use drqm_engine::ids::{JobId, NodeId, VolumeId};
+use drqm_engine::settings::WINDOW_BYTES;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
@@ -40,7 +41,7 @@ fn volume() -> Volume {
         raw[offset as usize..offset as usize + block.len()].copy_from_slice(&block);
     }
     let clock = Clock::start();
-    let engine = Engine::open(&raw, config(SIZE).settings(), 1, clock.now()).unwrap();
+    let engine = Engine::open(&raw, config(SIZE).settings(WINDOW_BYTES), 1, clock.now()).unwrap();
     let (commands, commands_out) = mpsc::channel(4);
     let (completions, completions_out) = mpsc::unbounded_channel();
     let (link, link_out) = mpsc::channel(4);

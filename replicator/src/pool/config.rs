@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use drqm_engine::event::FsKind;
 use drqm_engine::settings::{
-    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, VerifyOrder, WINDOW_BYTES,
-    WhenPeerUnknown,
+    Mode, OnCongestion, OnPeerLoss, Settings, SnapshotPolicy, VerifyOrder, WhenPeerUnknown,
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +66,16 @@ pub(crate) enum ReplicationMode {
     Synchronous,
 }
 
+impl From<ReplicationMode> for Mode {
+    fn from(mode: ReplicationMode) -> Self {
+        match mode {
+            ReplicationMode::Asynchronous => Self::Asynchronous,
+            ReplicationMode::FlushSynchronous => Self::FlushSynchronous,
+            ReplicationMode::Synchronous => Self::Synchronous,
+        }
+    }
+}
+
 /// What a copy keeps of itself before a synchronization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,13 +113,10 @@ impl std::fmt::Debug for TlsConfig {
 }
 
 impl VolumeConfig {
-    pub(crate) fn settings(&self) -> Settings {
+    /// As the engine needs it, with a bound of what it keeps for its peer.
+    pub(crate) fn settings(&self, log_bytes: u64) -> Settings {
         Settings {
-            mode: match self.mode {
-                ReplicationMode::Asynchronous => Mode::Asynchronous,
-                ReplicationMode::FlushSynchronous => Mode::FlushSynchronous,
-                ReplicationMode::Synchronous => Mode::Synchronous,
-            },
+            mode: self.mode.into(),
             has_peer: self.peer.is_some(),
             queue_manager: self.queue_manager.clone(),
             fs: match self.fs {
@@ -144,8 +150,8 @@ impl VolumeConfig {
                 repair: v.repair,
             }),
             capacity: self.size_bytes,
-            window_bytes: WINDOW_BYTES,
-            log_bytes: WINDOW_BYTES,
+            window_bytes: log_bytes,
+            log_bytes,
         }
     }
 

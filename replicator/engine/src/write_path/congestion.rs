@@ -1,5 +1,9 @@
-//! A peer that takes less than is written: it is left behind at an exact place of the stream, stays
+//! A peer that takes less than is written. Who chose to wait for it waits a little at each write, so that
+//! it comes to no standstill; otherwise it is left behind at an exact place of the stream, stays
 //! consistent and promotable, and is caught up with by a copy when it has taken what was sent.
+//!
+//! The two are never mixed: writers that are slowed down may never fill the window, and the peer would not be
+//! left behind although they wait for it.
 //!
 //! Does not live here: the bound itself ([`super::WritePath`]), the copy ([`crate::resync`]).
 
@@ -15,9 +19,20 @@ use crate::settings::{
 };
 use crate::time::Mono;
 
+/// What a write waits when the window is two thirds full.
+const DELAY_UNIT: Duration = Duration::from_micros(250);
+
+/// The longest that a write waits because of others.
+const DELAY_MAX: Duration = Duration::from_millis(20);
+
+/// Waits are made up for that were longer than needed, up to this: timers are coarse.
+const DELAY_CREDIT: Duration = Duration::from_millis(2);
+
 /// How full the window was, and how often that has ended badly.
 #[derive(Default)]
 pub(crate) struct Congestion {
+    /// When the next write may start.
+    admits_from: Mono,
     since: Option<Mono>,
     /// When the peer was last left behind, and for how long at least.
     behind: Option<(Mono, Duration)>,
@@ -46,6 +61,28 @@ impl Engine {
         if self.link.is_ahead() && rested && !self.guest.is_outstanding() {
             self.compare_again("the peer has taken everything that was sent", out);
         }
+    }
+
+    /// Whether writers are slowed down rather than the peer left behind.
+    fn slows_down(&self) -> bool {
+        self.settings.on_congestion == OnCongestion::Block && self.link.is_in_order()
+    }
+
+    /// Whether the next write to the peer has to wait a little.
+    pub(super) fn is_slowed_down(&self) -> bool {
+        self.slows_down() && self.now.mono < self.guest.congestion.admits_from
+    }
+
+    /// A write to the peer has started.
+    pub(super) fn slow_down(&mut self) {
+        if !self.slows_down() {
+            return;
+        }
+        let now = self.now.mono;
+        let earliest = Mono(now.0.saturating_sub(DELAY_CREDIT.as_micros() as u64));
+        let delay = delay_at(self.window_fill());
+        let congestion = &mut self.guest.congestion;
+        congestion.admits_from = congestion.admits_from.max(earliest).after(delay);
     }
 
     /// Percent of the bounds of what is on its way.
@@ -81,6 +118,32 @@ impl Engine {
     pub(crate) fn congestion_wakeup(&self) -> Option<Mono> {
         let full = self.guest.congestion.since.map(|s| s.after(AHEAD_AFTER));
         let ahead = self.link.is_ahead() && !self.guest.is_outstanding();
-        full.or_else(|| self.rests_until().filter(|_| ahead))
+        let slowed = self.is_slowed_down() && !self.guest.parked.is_empty();
+        let next = slowed.then_some(self.guest.congestion.admits_from);
+        next.or(full)
+            .or_else(|| self.rests_until().filter(|_| ahead))
+    }
+}
+
+/// What a write waits when the window is so full: nothing up to half, then the longer the fuller it is.
+fn delay_at(percent: u64) -> Duration {
+    let left = 100_u64.saturating_sub(percent).max(1);
+    // 1 / (1 - fill) - 2, in hundredths.
+    let steep = (10_000 / left).saturating_sub(200);
+    let micros = DELAY_UNIT.as_micros() as u64 * steep / 100;
+    Duration::from_micros(micros).min(DELAY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_is_nothing_up_to_half_and_grows_to_its_bound() {
+        assert_eq!(delay_at(0), Duration::ZERO);
+        assert_eq!(delay_at(50), Duration::ZERO);
+        assert_eq!(delay_at(75), DELAY_UNIT * 2);
+        assert_eq!(delay_at(100), DELAY_MAX);
+        assert!((0..150).all(|percent| delay_at(percent) <= delay_at(percent + 1)));
     }
 }

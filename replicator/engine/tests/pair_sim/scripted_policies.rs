@@ -67,6 +67,30 @@ fn a_slow_peer_is_waited_for_or_left_behind_as_a_person_chose() {
 }
 
 #[test]
+fn writers_are_slowed_down_before_they_stand_still() {
+    let mut w = pair(Config {
+        window_bytes: 200 << 10,
+        ..Config::logging(Mode::Asynchronous)
+    });
+    w.run(2 * SECOND);
+    // What the peer says is held: nothing becomes free.
+    w.stalls(1);
+    let mut took = Vec::new();
+    for chunk in 0..50 {
+        let started = w.now;
+        write(&mut w, 0, chunk % 40);
+        let done = |w: &World| w.nodes[0].guest.outstanding.is_empty();
+        assert!(w.until(SECOND, done), "{}", states(&w));
+        took.push(w.now - started);
+    }
+    let sum = |part: &[u64]| part.iter().sum::<u64>();
+    let (free, filling) = (sum(&took[..10]), sum(&took[40..]));
+    assert!(filling > free + 20 * MS, "{free} us, then {filling} us");
+    w.flows_again();
+    settled(&mut w);
+}
+
+#[test]
 fn a_peer_that_is_behind_is_an_exact_earlier_state_and_can_be_promoted() {
     for pause in [0, 500, 3000] {
         let mut w = small_window(OnCongestion::PullAhead);
