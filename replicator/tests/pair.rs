@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "pair/addresses.rs"]
+mod addresses;
 #[path = "pair/device.rs"]
 mod device;
 #[path = "pair/growth.rs"]
