@@ -2,7 +2,8 @@
 //!
 //! A data write starts only when its extents are in a durable transaction (R-AL1). Every transaction
 //! holds the complete active set, so recovery takes the newest valid one. One transaction is under
-//! way at a time; what is needed meanwhile joins the next (R-AL3).
+//! way at a time; what is needed meanwhile joins the next (R-AL3). Who writes one extent after the other gets
+//! some ahead in the same transaction (R-AL4).
 //!
 //! Does not live here: what must be durable before an extent leaves the set (the engine flushes data
 //! and pages first, R-AL2).
@@ -19,6 +20,12 @@ use crate::settings::EXTENT_SHIFT;
 /// Extents in one transaction: what fits its block.
 pub(crate) const ACTIVE_MAX: usize = 1000;
 
+/// Extents that join with one that follows the last: 32 MiB in one transaction.
+const AHEAD: u64 = 8;
+
+/// With so many waiting for a transaction, none joins ahead: those that leave for them must be found.
+const WANTED_MAX: usize = 32;
+
 /// Extents that a byte range touches.
 pub(crate) fn extents_of(offset: u64, len: u64) -> std::ops::RangeInclusive<u64> {
     offset >> EXTENT_SHIFT..=(offset + len.max(1) - 1) >> EXTENT_SHIFT
@@ -32,11 +39,14 @@ pub(crate) struct ActivityLog {
     under_way: Option<BTreeSet<u64>>,
     seq: u64,
     clock: u64,
+    /// The last extent that joined, and how many the volume has.
+    last: u64,
+    count: u64,
 }
 
 impl ActivityLog {
     /// From the metadata.
-    pub(crate) fn load(raw: &[u8], node: NodeId) -> Self {
+    pub(crate) fn load(raw: &[u8], node: NodeId, size: u64) -> Self {
         let blocks = (0..ACTIVITY_SLOTS).map(|s| ACTIVITY + s * ACTIVITY_STRIDE);
         let mut log = Self {
             active: BTreeMap::new(),
@@ -44,7 +54,10 @@ impl ActivityLog {
             under_way: None,
             seq: 0,
             clock: 0,
+            last: u64::MAX,
+            count: 0,
         };
+        log.grow(size);
         if let Some((seq, body)) = meta::newest(raw, Kind::ActivityLog, node, blocks) {
             log.seq = seq;
             let mut r = Reader(body);
@@ -60,6 +73,11 @@ impl ActivityLog {
         log
     }
 
+    /// The volume has so many bytes.
+    pub(crate) const fn grow(&mut self, size: u64) {
+        self.count = size.div_ceil(1 << EXTENT_SHIFT);
+    }
+
     /// The active set.
     pub(crate) fn extents(&self) -> impl Iterator<Item = u64> {
         self.active.keys().copied()
@@ -73,12 +91,27 @@ impl ActivityLog {
             match self.active.get_mut(&extent) {
                 Some(used) => *used = self.clock,
                 None => {
-                    self.wanted.insert(extent);
+                    self.want(extent);
                     all = false;
                 }
             }
         }
         all
+    }
+
+    fn want(&mut self, extent: u64) {
+        let follows = self.last.checked_add(1) == Some(extent);
+        let ahead = if follows && self.wanted.len() < WANTED_MAX {
+            AHEAD
+        } else {
+            1
+        };
+        if self.wanted.insert(extent) {
+            self.last = extent + ahead - 1;
+            let more = extent + 1..(extent + ahead).min(self.count);
+            self.wanted
+                .extend(more.filter(|e| !self.active.contains_key(e)));
+        }
     }
 
     /// The moment of the last use, for [`ActivityLog::used_since`].
@@ -129,7 +162,11 @@ impl ActivityLog {
         for victim in victims {
             self.active.remove(victim);
         }
-        let joining = std::mem::take(&mut self.wanted);
+        // What was asked for since the victims were chosen waits for the next.
+        let free = ACTIVE_MAX.saturating_sub(self.active.len());
+        let rest = self.wanted.iter().nth(free).copied();
+        let later = rest.map(|first| self.wanted.split_off(&first));
+        let joining = std::mem::replace(&mut self.wanted, later.unwrap_or_default());
         let set: BTreeSet<u64> = self
             .active
             .keys()
@@ -177,11 +214,13 @@ mod tests {
     #[test]
     fn an_extent_counts_only_when_its_transaction_ended_and_the_newest_one_is_recovered() {
         let node = NodeId(4);
-        let mut log = ActivityLog::load(&[], node);
+        let mut log = ActivityLog::load(&[], node, 6000 << EXTENT_SHIFT);
         let mut raw = vec![0; (ACTIVITY + ACTIVITY_SLOTS * ACTIVITY_STRIDE) as usize * BLOCK];
         let mut put = |(offset, block): (u64, Bytes)| {
             raw[offset as usize..offset as usize + BLOCK].copy_from_slice(&block);
-            ActivityLog::load(&raw, node).extents().collect::<Vec<_>>()
+            ActivityLog::load(&raw, node, 6000 << EXTENT_SHIFT)
+                .extents()
+                .collect::<Vec<_>>()
         };
         assert!(!log.covers(0, 4096) && log.is_due());
         assert_eq!(put(log.begin(node, &[])), [0]);
@@ -194,9 +233,32 @@ mod tests {
     }
 
     #[test]
+    fn who_writes_on_gets_extents_ahead() {
+        let node = NodeId(4);
+        let transactions = |extents: std::ops::Range<u64>, step: usize| {
+            let mut log = ActivityLog::load(&[], node, 2000 << EXTENT_SHIFT);
+            let mut count = 0;
+            for extent in extents.step_by(step) {
+                while !log.covers(extent << EXTENT_SHIFT, 4096) {
+                    let victims = log.victims(|_| false).unwrap();
+                    let _ = log.begin(node, &victims);
+                    log.ended();
+                    count += 1;
+                }
+                assert!(log.active.len() <= ACTIVE_MAX);
+                assert!(log.extents().all(|e| e < 2000));
+            }
+            count
+        };
+        assert_eq!(transactions(0..800, 1), 101);
+        assert_eq!(transactions(0..800, 2), 400);
+        assert_eq!(transactions(0..2000, 1), 251);
+    }
+
+    #[test]
     fn the_least_recently_used_leave_first_and_never_those_in_use() {
         let node = NodeId(4);
-        let mut log = ActivityLog::load(&[], node);
+        let mut log = ActivityLog::load(&[], node, 6000 << EXTENT_SHIFT);
         for extent in 0..ACTIVE_MAX as u64 {
             log.covers(extent << EXTENT_SHIFT, 1);
         }

@@ -253,7 +253,7 @@ impl Engine {
             now,
             run: RunId(ids.draw()),
             marks: Marks::load(raw, node, size, sb.bits_void),
-            activity: ActivityLog::load(raw, node),
+            activity: ActivityLog::load(raw, node, size),
             evicting: None,
             emptying: Emptying::No,
             link: Link::default(),

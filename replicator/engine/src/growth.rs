@@ -106,6 +106,7 @@ impl Engine {
         self.sb.size = size;
         self.identity.size = size;
         self.marks.grow(size);
+        self.activity.grow(size);
         self.snapshots.grow(size);
         self.verification_grows(size);
         self.persist(Then::Nothing);
