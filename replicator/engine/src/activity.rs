@@ -240,7 +240,7 @@ mod tests {
             let mut count = 0;
             for extent in extents.step_by(step) {
                 while !log.covers(extent << EXTENT_SHIFT, 4096) {
-                    let victims = log.victims(|_| false).unwrap();
+                    let victims = log.victims(|_| false).expect("nobody is in use");
                     let _ = log.begin(node, &victims);
                     log.ended();
                     count += 1;
