@@ -92,8 +92,9 @@ pub fn peer_manifest(
     let mut spec = resource.spec.clone();
     // Always Secondary: it receives whatever this side has, and becoming Primary is a person's choice.
     spec.role = Role::Secondary;
-    // A request id belongs to the side it was written for.
+    // A request id, or a decision about this side's data, belongs to the side it was written for.
     spec.promotion.request_id = None;
+    spec.partition = None;
     spec.replication = ReplicationSpec {
         // The local address of the other side is what this side calls its peer, if that is an IP.
         local_address: None,
@@ -101,6 +102,7 @@ pub fn peer_manifest(
             name: place.local_name.clone(),
             addresses: vec![socket(&place.local_address, spec.replication.port)],
         }),
+        verify: None,
         port: resource
             .spec
             .replication

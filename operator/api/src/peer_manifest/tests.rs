@@ -10,6 +10,7 @@ fn primary() -> DrQueueManager {
         "spec": {
             "role": "Primary",
             "promotion": { "requestId": "again" },
+            "partition": { "resolution": "KeepLocal", "epoch": "0".repeat(32) },
             "queueManager": {
                 "name": "QMDR",
                 "custom": {
@@ -19,6 +20,7 @@ fn primary() -> DrQueueManager {
             },
             "replication": {
                 "localAddress": "10.0.2.14",
+                "verify": { "requestId": "now" },
                 "peer": { "name": "dr2", "addresses": ["10.0.2.15:7002"] },
             },
         },
@@ -57,6 +59,8 @@ fn the_other_half_mirrors_this_one() {
     assert_eq!(spec["replication"]["port"], 7002);
     assert_eq!(spec["replication"].get("localAddress"), None);
     assert_eq!(spec["promotion"].get("requestId"), None);
+    assert_eq!(spec["replication"].get("verify"), None);
+    assert_eq!(spec.get("partition"), None);
     let container = &spec["queueManager"]["custom"]["template"]["spec"]["containers"][0];
     assert_eq!(
         container["newField"], 1,
