@@ -298,8 +298,11 @@ impl Engine {
 
     /// When a copy that is held back by its rate goes on.
     pub(crate) fn resync_wakeup(&self) -> Option<Mono> {
-        let s = self.link.source().filter(|s| s.stage == Stage::Copying)?;
-        s.walk.wakeup(self.now.mono, self.settings.resync_rate)
+        let more = |s: &&Source| s.walk.pending.count() > 0 || !s.wanted.is_empty();
+        let s = self.link.source().filter(|s| s.stage == Stage::Copying);
+        s.filter(more)?
+            .walk
+            .wakeup(self.now.mono, self.settings.resync_rate)
     }
 
     /// E4: what the peer will take for our head is durable here first.

@@ -163,7 +163,8 @@ impl Engine {
     }
 
     pub(crate) fn verification_wakeup(&self) -> Option<Mono> {
-        let v = self.verification.as_ref().filter(|_| self.may_verify())?;
+        let v = self.verification.as_ref().filter(|_| self.may_verify());
+        let v = v.filter(|v| v.walk.pending.count() > 0)?;
         v.walk.wakeup(self.now.mono, self.settings.resync_rate)
     }
 

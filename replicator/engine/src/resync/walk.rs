@@ -79,11 +79,11 @@ impl Walk {
         Mono(self.paced.0.saturating_sub(PACE_AHEAD.as_micros() as u64))
     }
 
-    /// When a walk that is held back by its rate goes on.
+    /// When a read that is held back by its rate may begin.
     pub(crate) fn wakeup(&self, now: Mono, rate: Option<u64>) -> Option<Mono> {
         rate?;
         let next = self.may_read_from();
-        (self.pending.count() > 0 && next > now).then_some(next)
+        (next > now).then_some(next)
     }
 
     /// Takes the next pending bytes that are free, at most one read's worth.
