@@ -85,6 +85,11 @@ fn telling_lives_keep_every_promise() {
             "a stop waits for a device that is being formatted, and its writes go on",
             "6965,13c6d2eed81c08c8",
         ),
+        (
+            "what was asked about by hashes is asked again only after the answer",
+            "50801,8b05433e0fc503c9,745a9d3fc4925800,e0c4933f628cffb,3bf185056ca0d2d7,97b3852c5ba823f5,\
+             b36c66033e5bebfb,b8e2ea64a333846f",
+        ),
     ] {
         let script = script.parse().expect("a script");
         let outcome = campaign::outcome(&script);
