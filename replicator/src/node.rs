@@ -188,6 +188,7 @@ impl Node {
                 }
             }
         }
+        self.share_log_memory().await;
         self.ready.store(true, Ordering::Relaxed);
     }
 
@@ -205,7 +206,6 @@ impl Node {
                 rate: Arc::default(),
             },
         );
-        self.share_log_memory().await;
         started.map(drop)
     }
 
@@ -290,7 +290,9 @@ impl Node {
                 .need(config.port, config.local_address, &self.shard)
                 .await?;
             volume::create(&self.pool, key, &config)?;
-            return self.start(key, config).await;
+            let started = self.start(key, config).await;
+            self.share_log_memory().await;
+            return started;
         }
         self.check_route(key, &config)?;
         self.ports
@@ -322,7 +324,9 @@ impl Node {
                 // Opened first: a directory that lost a file keeps its old configuration.
                 drop(self.pool.open_volume(key)?);
                 self.pool.store_config(key, &config)?;
-                self.start(key, config).await
+                let started = self.start(key, config).await;
+                self.share_log_memory().await;
+                started
             }
         }
     }

@@ -37,9 +37,11 @@ impl Bitmap {
     /// All chunks of a volume of `size` bytes.
     pub(crate) fn full(size: u64) -> Self {
         let mut all = Self::new(size);
-        for chunk in 0..all.chunks {
-            all.insert(chunk);
+        all.words.fill(u64::MAX);
+        if let (Some(last), rest @ 1..) = (all.words.last_mut(), all.chunks % 64) {
+            *last = (1 << rest) - 1;
         }
+        all.count = all.chunks;
         all
     }
 

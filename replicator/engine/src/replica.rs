@@ -1,7 +1,8 @@
 //! Applying the peer's ordered stream on a Secondary, and knowing how far behind it is.
 //!
 //! A write may start when everything up to its `dep_seq` is applied and no earlier write that
-//! overlaps it is unfinished, and no question about what it overwrites is open. A flush mark passes when everything before it is applied, then made
+//! overlaps it is unfinished, and no question about what it overwrites is open. A flush mark passes
+//! when everything before it is applied, then made
 //! durable, then recorded in the position ring; only then does `applied` move past it, so that a
 //! recorded position never lags behind a later epoch of writes.
 //!

@@ -8,6 +8,7 @@ use crate::link::Join;
 use crate::report::{Data, Gate, LinkReport, Report, SyncReport};
 use crate::role::Role;
 use crate::settings::CHUNK_SHIFT;
+use crate::verify::Verification;
 
 /// What a reconcile cares about: two equal digests need no notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(crate) struct Digest {
     given_up: bool,
     snapshot_error: String,
     mode: crate::settings::Mode,
-    verified: Option<(String, bool, bool)>,
+    verified: Option<(bool, bool)>,
     size: u64,
     peer_capacity: u64,
 }
@@ -141,9 +142,7 @@ impl Engine {
             given_up: !self.sb.given_up_for.is_none(),
             snapshot_error: self.snapshots.error.clone(),
             mode: self.stated_mode(),
-            verified: self
-                .verification_report()
-                .map(|v| (v.request, v.finished.is_some(), v.differing > 0)),
+            verified: self.verification.as_ref().map(Verification::outcome),
             size: self.identity.size,
             peer_capacity: self.link.rooms.theirs,
         }

@@ -31,6 +31,13 @@ pub(crate) struct Verification {
     differing: u64,
 }
 
+impl Verification {
+    /// Whether it has ended, and whether it has found differences so far.
+    pub(crate) const fn outcome(&self) -> (bool, bool) {
+        (self.finished.is_some(), self.differing > 0)
+    }
+}
+
 impl Engine {
     /// Begins, forgets, or goes on with what the configuration asks for.
     pub(crate) fn advance_verification(&mut self, out: &mut Vec<Effect>) {
