@@ -48,13 +48,20 @@ pub struct PeerManifest {
     pub resource: Value,
 }
 
-/// Why there is no manifest (yet).
+/// Why there is no manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoManifest(pub String);
+pub enum NoManifest {
+    /// Something is still being made; asking again later is enough.
+    NotYet(String),
+    /// Waiting does not help; the text says what does.
+    Never(String),
+}
 
 impl std::fmt::Display for NoManifest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::NotYet(text) | Self::Never(text) => f.write_str(text),
+        }
     }
 }
 
@@ -132,14 +139,14 @@ fn shared_secret(
     let data = secret
         .and_then(|secret| secret.data.as_ref())
         .ok_or_else(|| {
-            NoManifest(format!(
+            NoManifest::NotYet(format!(
                 "Secret {name} does not exist yet: wait until the operator has made the pair's keys"
             ))
         })?;
     let mut shared = BTreeMap::<&str, &ByteString>::new();
     for key in [CA_CRT, CA_KEY, PAIR_ID] {
         let value = data.get(key).ok_or_else(|| {
-            NoManifest(format!(
+            NoManifest::Never(format!(
                 "Secret {name} has no {key}: print the manifest on the other side"
             ))
         })?;

@@ -146,9 +146,12 @@ pub(crate) enum OutputFormat {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 The output holds the pair's key: treat it like a Secret.
+Waits for the operator, which makes the key and finds this side's address.
 
 Examples:
-  kubectl drqm peer-manifest qmdr -n mq --context dr1 | kubectl --context dr2 apply -f -")]
+  kubectl drqm peer-manifest qmdr -n mq --context dr1 | kubectl --context dr2 apply -f -
+
+Exit codes: 0 printed, 1 failed, 4 timed out, 5 not found")]
 pub(crate) struct PeerManifestArgs {
     /// Name of the DrQueueManager.
     pub(crate) name: String,
@@ -158,6 +161,9 @@ pub(crate) struct PeerManifestArgs {
     /// Namespace on the other cluster; the same as here if absent.
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) peer_namespace: Option<String>,
+    /// How long to wait for what is still being made (90s, 15m, 1h; a bare number is seconds).
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
 }
 
 /// Arguments of `promote` and `demote`.

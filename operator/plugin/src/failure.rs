@@ -17,11 +17,11 @@ pub(crate) enum Failure {
         /// What happened and what to do.
         message: String,
     },
-    /// The request stands, but was not done in the time given.
+    /// Not done in the time given.
     TimedOut {
         /// The time given.
         after: Duration,
-        /// The last thing heard.
+        /// What holds now, and the last thing heard.
         last: String,
     },
     /// No such object.
@@ -48,10 +48,7 @@ impl Failure {
             Self::Refused { reason, message } if message.is_empty() => format!("refused: {reason}"),
             Self::Refused { reason, message } => format!("refused: {reason}: {message}"),
             Self::TimedOut { after, last } => {
-                format!(
-                    "timed out after {}s, the request stands; last: {last}",
-                    after.as_secs()
-                )
+                format!("timed out after {}s: {last}", after.as_secs())
             }
             Self::NotFound(text) => format!("error: {text}"),
         }

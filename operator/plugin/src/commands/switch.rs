@@ -113,7 +113,7 @@ async fn wait(
         if left.is_zero() {
             return Err(Failure::TimedOut {
                 after: args.timeout,
-                last: waiting_for,
+                last: format!("the request stands; last: {waiting_for}"),
             });
         }
         tokio::time::sleep(LOOK_EVERY.min(left)).await;
