@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::pool::Allocation;
+
 /// Block replication of a node's drqm volumes.
 #[derive(Debug, Parser)]
 #[command(
@@ -85,6 +87,9 @@ pub(crate) struct RunArgs {
     /// Bytes that all volumes together may have [default: the file system's size]
     #[arg(long, env = "DRQM_POOL_CAPACITY")]
     pub(crate) pool_capacity: Option<u64>,
+    /// When the volumes' files take their room.
+    #[arg(long, env = "DRQM_POOL_ALLOCATION", value_enum, default_value_t = Allocation::Full)]
+    pub(crate) pool_allocation: Allocation,
     /// Bytes of memory for what peers do not have yet, of all volumes together. Each may use its part of it, at
     /// most 64 MiB and at least 1 MiB.
     #[arg(long, env = "DRQM_LOG_MEMORY", default_value_t = 512 << 20)]

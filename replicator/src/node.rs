@@ -99,7 +99,7 @@ impl Node {
     /// Locks the node's state and pool, clears away what an earlier process left, and listens.
     pub(crate) async fn open(args: RunArgs, shard: Shard) -> anyhow::Result<Self> {
         let lock = lock_state(&args)?;
-        let pool = FilePool::open(&args.pool_dir(), args.pool_capacity)?;
+        let pool = FilePool::open(&args.pool_dir(), args.pool_capacity, args.pool_allocation)?;
         let stale = loopdev::release_stale(&loopdev::label_prefix(&args.node_name));
         for key in pool.list()? {
             // No link may stand while no device is behind it.

@@ -16,7 +16,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
 
 use config::VolumeConfig;
@@ -105,6 +105,8 @@ pub(crate) struct VolumeFiles {
     /// Where they are.
     pub(crate) dir: PathBuf,
     pub(crate) size: u64,
+    /// The data have all their room, and keep it when they become zeros.
+    pub(crate) is_reserved: bool,
 }
 
 /// What `statfs` calls a tmpfs (`linux/magic.h`).
@@ -127,6 +129,15 @@ impl VolumeFiles {
     }
 }
 
+/// When a volume's data take the room that they may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Allocation {
+    /// From the beginning: no write ever fails because the pool is full.
+    Full,
+    /// As they are written: more may be promised than there is, and a full pool is a failed disk.
+    Sparse,
+}
+
 /// What to create besides the data file.
 pub(crate) struct NewVolume<'a> {
     pub(crate) config: &'a VolumeConfig,
@@ -140,6 +151,7 @@ pub(crate) struct NewVolume<'a> {
 pub(crate) struct FilePool {
     root: PathBuf,
     capacity: Option<u64>,
+    allocation: Allocation,
 }
 
 const CONFIG: &str = "config.json";
@@ -151,7 +163,11 @@ pub(crate) const KEPT_PREFIX: &str = "given-up-";
 
 impl FilePool {
     /// Opens the directory, makes it when missing, and removes what an interrupted creation left.
-    pub(crate) fn open(root: &Path, capacity: Option<u64>) -> Result<Self, PoolError> {
+    pub(crate) fn open(
+        root: &Path,
+        capacity: Option<u64>,
+        allocation: Allocation,
+    ) -> Result<Self, PoolError> {
         let at = |source| PoolError::Io {
             path: root.to_owned(),
             source,
@@ -166,6 +182,7 @@ impl FilePool {
         Ok(Self {
             root: root.to_owned(),
             capacity,
+            allocation,
         })
     }
 
@@ -194,19 +211,14 @@ impl FilePool {
         Ok(keys)
     }
 
-    /// Capacity and what is not yet promised to a volume, bytes. Files are sparse: what counts is
-    /// what the volumes may grow to, and the snapshots that there are.
+    /// Capacity and what is not yet promised to a volume, bytes. What counts is what the volumes may
+    /// grow to, the snapshots that there are, and what others have taken of the file system.
     pub(crate) fn capacity(&self) -> Result<(u64, u64), PoolError> {
-        let capacity = match self.capacity {
-            Some(capacity) => capacity,
-            None => {
-                let vfs = rustix::fs::statvfs(&self.root).map_err(|e| PoolError::Io {
-                    path: self.root.clone(),
-                    source: e.into(),
-                })?;
-                vfs.f_blocks * vfs.f_frsize
-            }
-        };
+        let vfs = rustix::fs::statvfs(&self.root).map_err(|e| PoolError::Io {
+            path: self.root.clone(),
+            source: e.into(),
+        })?;
+        let capacity = self.capacity.unwrap_or(vfs.f_blocks * vfs.f_frsize);
         let size = |key: &VolumeKey| {
             let own = ["data", "undo"].map(|name| self.dir(key).join(name));
             let all = own.into_iter().chain(self.kept(key));
@@ -214,7 +226,8 @@ impl FilePool {
                 .sum::<u64>()
         };
         let used: u64 = self.list()?.iter().map(size).sum();
-        Ok((capacity, capacity.saturating_sub(used)))
+        let unpromised = capacity.saturating_sub(used);
+        Ok((capacity, unpromised.min(vfs.f_bavail * vfs.f_frsize)))
     }
 
     /// Files that hold what a person has given up.
@@ -259,16 +272,13 @@ impl FilePool {
             });
         }
         let building = self.root.join(format!("{NEW_PREFIX}{key}"));
-        let done = build(&building, new).and_then(|()| {
+        let done = build(&building, new, self.allocation).and_then(|()| {
             fs::rename(&building, self.dir(key))?;
             sync_dir(&self.root)
         });
         done.map_err(|source| {
             let _ = fs::remove_dir_all(&building);
-            PoolError::Io {
-                path: building,
-                source,
-            }
+            self.explained(wanted, building, source)
         })
     }
 
@@ -280,7 +290,11 @@ impl FilePool {
             path: dir.clone(),
             source,
         };
-        for (name, len) in [("data", size), ("meta", meta_len)] {
+        let reserved = [
+            ("data", size, self.allocation == Allocation::Full),
+            ("meta", meta_len, true),
+        ];
+        for (name, len, is_reserved) in reserved {
             let file = OpenOptions::new()
                 .write(true)
                 .open(dir.join(name))
@@ -295,12 +309,26 @@ impl FilePool {
                 });
             }
             if wanted > 0 {
-                file.set_len(len)
-                    .and_then(|()| file.sync_all())
-                    .map_err(at)?;
+                let done = make_room(&file, len, is_reserved).and_then(|()| file.sync_all());
+                done.map_err(|source| self.explained(wanted, dir.join(name), source))?;
             }
         }
         Ok(())
+    }
+
+    /// What was wanted is more than there is, or something else is wrong with the path.
+    fn explained(&self, wanted: u64, path: PathBuf, source: io::Error) -> PoolError {
+        let is_full = [Errno::NOSPC, Errno::DQUOT]
+            .iter()
+            .any(|errno| source.raw_os_error() == Some(errno.raw_os_error()));
+        match self.capacity() {
+            Ok((capacity, free)) if is_full => PoolError::Full {
+                wanted,
+                free,
+                capacity,
+            },
+            Ok(_) | Err(_) => PoolError::Io { path, source },
+        }
     }
 
     /// Opens and locks the files of a volume.
@@ -325,6 +353,13 @@ impl FilePool {
                 source,
             })?
             .len();
+        // It may be from a time, or a pool, without.
+        let is_reserved = self.allocation == Allocation::Full
+            && make_room(&data, size, true)
+                .inspect_err(|error| {
+                    tracing::warn!(volume = %key, %error, "no room is reserved for what is written later");
+                })
+                .is_ok();
         let flags = OFlags::DIRECT.bits() as i32;
         let direct = OpenOptions::new()
             .read(true)
@@ -344,6 +379,7 @@ impl FilePool {
             undo,
             dir,
             size,
+            is_reserved,
         })
     }
 
@@ -396,7 +432,7 @@ impl FilePool {
     }
 }
 
-fn build(dir: &Path, new: &NewVolume<'_>) -> io::Result<()> {
+fn build(dir: &Path, new: &NewVolume<'_>, allocation: Allocation) -> io::Result<()> {
     fs::create_dir(dir)?;
     let create = |name| {
         OpenOptions::new()
@@ -407,15 +443,36 @@ fn build(dir: &Path, new: &NewVolume<'_>) -> io::Result<()> {
             .open(dir.join(name))
     };
     let data = create("data")?;
-    data.set_len(new.config.size_bytes)?;
+    let is_reserved = allocation == Allocation::Full;
+    make_room(&data, new.config.size_bytes, is_reserved)?;
     data.sync_all()?;
     let meta = create("meta")?;
-    meta.set_len(new.meta_len)?;
+    // Whatever else: a full pool must not keep a volume from recording what it owes its peer.
+    make_room(&meta, new.meta_len, true)?;
     for (offset, blocks) in new.meta {
         meta.write_all_at(blocks, *offset)?;
     }
     meta.sync_all()?;
     write_atomic(dir, CONFIG, &encode(new.config))
+}
+
+/// Makes a file at least so long; if it is reserved, takes the room now. What was not there reads as zeros.
+fn make_room(file: &File, len: u64, is_reserved: bool) -> io::Result<()> {
+    if is_reserved {
+        loop {
+            match fallocate(file, FallocateFlags::empty(), 0, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                // The file system does not do that: there may be too little room later.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    if file.metadata()?.len() < len {
+        file.set_len(len)?;
+    }
+    Ok(())
 }
 
 fn open_locked(dir: &Path, name: &str, what: &'static str) -> Result<File, PoolError> {

@@ -24,7 +24,7 @@ use crate::peer::{LinkSettings, Security};
 use crate::pool::config::{
     CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, Snapshots, VolumeConfig,
 };
-use crate::pool::{FilePool, VolumeKey};
+use crate::pool::{Allocation, FilePool, VolumeKey};
 use crate::volume::{self, Export, Shared, VolumeHandle};
 
 /// Pause between two tries to become Primary while the peer has not answered.
@@ -65,7 +65,7 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let key = VolumeKey::new("measure", "volume")?;
-    let pool = FilePool::open(&args.pool, None)?;
+    let pool = FilePool::open(&args.pool, None, Allocation::Sparse)?;
     let config = config(&args);
     if !pool.exists(&key) {
         volume::create(&pool, &key, &config)?;

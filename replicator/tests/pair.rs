@@ -5,6 +5,8 @@
 
 #[path = "pair/addresses.rs"]
 mod addresses;
+#[path = "pair/campaign.rs"]
+mod campaign;
 #[path = "pair/device.rs"]
 mod device;
 #[path = "pair/growth.rs"]
@@ -19,6 +21,8 @@ mod stop;
 mod stranger;
 #[path = "pair/support.rs"]
 mod support;
+#[path = "pair/volatile.rs"]
+mod volatile;
 #[path = "pair/wire.rs"]
 mod wire;
 

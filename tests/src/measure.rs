@@ -14,27 +14,19 @@ pub mod power_cut;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use comfy_table::{CellAlignment, Table, presets};
+use drqm_lab::packages;
 
 use crate::build;
-use crate::process;
 use crate::ui::Ui;
 use contestant::{Contestant, Running};
 use fio::{WORKLOADS, Workload};
 
-/// A mirror can be slow.
-const INSTALLATION: Duration = Duration::from_secs(900);
-
-/// Where the programs come from on Debian.
-const PACKAGES: [(&str, &str); 2] = [
-    ("fio", "fio"),
-    ("qemu-storage-daemon", "qemu-system-common"),
-];
+/// fio, and qemu-storage-daemon.
+const PACKAGES: [&str; 2] = ["fio", "qemu-system-common"];
 
 /// How long and how often.
 #[derive(Clone, Debug, ClapArgs)]
@@ -76,7 +68,7 @@ impl Drop for Scratch {
 /// # Errors
 /// When a program is missing or fails, or copies differ at the end.
 pub fn write(args: &WriteArgs, ui: &Ui) -> Result<()> {
-    install(ui)?;
+    packages::ensure_also(&PACKAGES, ui.progress())?;
     let replicator = build::measuring_replicator(&args.profile)?;
     let scratch = Scratch::new()?;
     let mut running = Vec::new();
@@ -117,36 +109,6 @@ fn measure(args: &WriteArgs, running: &[Running], ui: &Ui) -> Result<Results> {
         }
     }
     Ok(results)
-}
-
-fn install(ui: &Ui) -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(program, _)| Command::new(program).arg("--version").output().is_err())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let item = ui
-        .progress()
-        .item(&format!("installing {}", missing.join(" ")));
-    let mut apt = Command::new("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive").args([
-        "-qq",
-        "install",
-        "--yes",
-        "--no-install-recommends",
-    ]);
-    let finished = process::run(apt.args(&missing), INSTALLATION)?;
-    ensure!(
-        finished.is_success(),
-        "apt-get install {}: {}",
-        missing.join(" "),
-        finished.complaint()
-    );
-    item.done();
-    Ok(())
 }
 
 fn render(results: &Results) -> String {

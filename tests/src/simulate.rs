@@ -1,8 +1,9 @@
 //! `cargo simulate`: two engines, two disks that forget, and a bad link live random lives; an oracle
-//! looks for broken promises.
+//! looks for broken promises. Or two real processes suffer random faults, which is slower and nearer to the truth.
 //!
 //! Lives here: the command line. Does not live here: the simulation, which is a test of the engine
-//! (`replicator/engine/tests/pair_sim.rs`).
+//! (`replicator/engine/tests/pair_sim.rs`), and the rounds, which are one of the replicator
+//! (`replicator/tests/pair/campaign`).
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,9 +11,20 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 
+use drqm_lab::packages;
+
 use crate::build::cargo;
 use crate::process;
 use crate::ui::Ui;
+
+/// What the replicator's tests run: fio, and disks that forget.
+pub const PACKAGES: [&str; 3] = ["fio", "nbdkit", "libnbd-bin"];
+
+/// Processes that are killed and stopped, links that fail, pools that are full.
+pub const FAULTS: &str = "campaign::random_faults_lose_nothing_that_was_promised";
+
+/// Power cuts on disks that forget what was not flushed.
+pub const POWER_CUTS: &str = "campaign::power_cuts_lose_nothing_that_was_flushed";
 
 /// A campaign of a million lives takes hours.
 const CAMPAIGN: Duration = Duration::from_secs(48 * 3_600);
@@ -30,6 +42,12 @@ pub struct Args {
     /// Show one life with its trace, as a failure names it.
     #[arg(long, value_name = "SCRIPT", conflicts_with_all = ["scenarios", "seed"])]
     pub script: Option<String>,
+    /// Rounds of faults on two replicator processes instead.
+    #[arg(long, value_name = "N", conflicts_with_all = ["scenarios", "script"], value_parser = clap::value_parser!(u64).range(1..))]
+    pub processes: Option<u64>,
+    /// Rounds of power cuts of two replicator processes instead, on disks that forget what was not flushed.
+    #[arg(long, value_name = "N", conflicts_with_all = ["scenarios", "script", "processes"], value_parser = clap::value_parser!(u64).range(1..))]
+    pub power_cuts: Option<u64>,
 }
 
 /// Lives them; true if every promise was kept.
@@ -37,13 +55,18 @@ pub struct Args {
 /// # Errors
 /// When cargo cannot run, or the program is interrupted.
 pub fn run(args: &Args, ui: &Ui) -> Result<bool> {
-    let mut test = match &args.script {
-        Some(script) => {
-            let mut test = test("a_life_can_be_lived_again");
-            test.env("DRQM_SIM_SCRIPT", script);
-            test
-        }
-        None => campaign(args.scenarios, args.seed),
+    let mut test = if let Some(script) = &args.script {
+        let mut test = test("a_life_can_be_lived_again");
+        test.env("DRQM_SIM_SCRIPT", script);
+        test
+    } else if let Some(count) = args.processes {
+        packages::ensure_also(&PACKAGES, ui.progress())?;
+        rounds(FAULTS, count, args.seed)
+    } else if let Some(count) = args.power_cuts {
+        packages::ensure_also(&PACKAGES, ui.progress())?;
+        rounds(POWER_CUTS, count, args.seed)
+    } else {
+        campaign(args.scenarios, args.seed)
     };
     Ok(process::run_shown(&mut test, CAMPAIGN, ui)?.is_success())
 }
@@ -57,12 +80,26 @@ pub fn campaign(scenarios: u64, seed: u64) -> Command {
     test
 }
 
+/// The command that lets two processes suffer so many rounds of [`FAULTS`] or [`POWER_CUTS`].
+#[must_use]
+pub fn rounds(name: &str, count: u64, seed: u64) -> Command {
+    // As `cargo verify` compiles it.
+    let mut test = test_of(&["--workspace", "--test", "pair"], name);
+    test.env("DRQM_FAULT_ROUNDS", count.to_string());
+    test.env("DRQM_FAULT_SEED", seed.to_string());
+    test
+}
+
 fn test(name: &str) -> Command {
+    test_of(&["--package", "drqm-engine", "--test", "pair_sim"], name)
+}
+
+fn test_of(target: &[&str], name: &str) -> Command {
     let mut test = cargo();
     // A broken promise names its place; frames of the runtime would push it out of sight.
     test.env("RUST_BACKTRACE", "0");
-    test.args(["test", "--quiet", "--package", "drqm-engine", "--test"]);
-    test.args(["pair_sim", "--", "--exact", "--nocapture", name]);
+    test.args(["test", "--quiet"]).args(target);
+    test.args(["--", "--exact", "--nocapture", name]);
     test
 }
 

@@ -43,6 +43,7 @@ replicator:
     {{- with .Values.replicator.pool.capacityBytes }}
     capacityBytes: {{ int64 . }}
     {{- end }}
+    allocation: {{ .Values.replicator.pool.allocation }}
   ports:
     replication: {{ .Values.replicator.ports.replication }}
     control: {{ .Values.replicator.ports.control }}

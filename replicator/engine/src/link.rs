@@ -95,6 +95,8 @@ pub(crate) struct Link {
     waiting: Vec<CommandId>,
     /// Sessions in a row that ended before the two sides had joined.
     unjoined: u32,
+    /// What the peer said when it ended the last of them.
+    farewell: Option<String>,
 }
 
 impl Link {
@@ -308,7 +310,9 @@ impl Engine {
             theirs: None,
             refreshes: Vec::new(),
         });
-        if self.stopping || self.fault.is_some() {
+        if self.fault.is_some() {
+            self.close_session("the local disk failed", out);
+        } else if self.stopping {
             self.close_session("this replicator stops", out);
         } else if self.is_reverting() {
             self.close_session("this copy goes back to its snapshot", out);
@@ -375,8 +379,11 @@ impl Engine {
             self.link.unjoined = self.link.unjoined.saturating_add(1);
         }
         if self.link.unjoined >= UNJOINED_MAX {
-            let why = "the peer answers, and completes no handshake";
-            self.link.down = Some(LinkFault::Lost(why.to_owned()));
+            let mut why = "the peer answers, and completes no handshake".to_owned();
+            if let Some(said) = self.link.farewell.take() {
+                why = format!("{why}; it says: {said}");
+            }
+            self.link.down = Some(LinkFault::Lost(why));
             self.answer_waiting(out);
         }
         self.guest.locks.clear();
@@ -444,7 +451,8 @@ impl Engine {
                 self.growth_asked(size)
             }
             Frame::Grown(size) if self.link.is_joined() => self.growth_heard(size),
-            Frame::Bye { .. } => {
+            Frame::Bye { text } => {
+                self.link.farewell = Some(text);
                 self.close_session("the peer ended the session", out);
                 Ok(())
             }

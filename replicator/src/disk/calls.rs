@@ -122,15 +122,19 @@ fn placed<'a>(files: &'a VolumeFiles, offset: u64, data: &Bytes) -> (&'a File, B
     }
 }
 
+/// Gives the room back unless it is reserved; then a hole is filled again at once, where a file system
+/// can do no better.
 fn zero(files: &VolumeFiles, offset: u64, len: u64) -> io::Result<()> {
-    for mode in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
-        loop {
-            match fallocate(&files.data, mode | FallocateFlags::KEEP_SIZE, offset, len) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                Err(e) => return Err(e.into()),
-            }
+    const HOLE: FallocateFlags = FallocateFlags::PUNCH_HOLE;
+    const ZEROS: FallocateFlags = FallocateFlags::ZERO_RANGE;
+    let ways: [&[FallocateFlags]; 2] = if files.is_reserved {
+        [&[ZEROS], &[HOLE, FallocateFlags::empty()]]
+    } else {
+        [&[HOLE], &[ZEROS]]
+    };
+    for way in ways {
+        if change_range(files, way, offset, len)? {
+            return Ok(());
         }
     }
     let zeros = vec![0; ZERO_CHUNK];
@@ -145,10 +149,48 @@ fn zero(files: &VolumeFiles, offset: u64, len: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the file system can do all that.
+fn change_range(
+    files: &VolumeFiles,
+    steps: &[FallocateFlags],
+    offset: u64,
+    len: u64,
+) -> io::Result<bool> {
+    for step in steps {
+        loop {
+            match fallocate(&files.data, *step | FallocateFlags::KEEP_SIZE, offset, len) {
+                Ok(()) => break,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pool::testing::scratch_files;
+
+    #[test]
+    fn zeros_keep_their_room_only_where_it_is_reserved() {
+        use std::os::unix::fs::MetadataExt as _;
+        const LEN: u64 = 1 << 20;
+        let (_dir, mut files) = scratch_files(LEN);
+        for is_reserved in [false, true] {
+            files.is_reserved = is_reserved;
+            files.data.write_all_at(&[7; LEN as usize], 0).unwrap();
+            files.data.sync_all().unwrap();
+            zero(&files, 4096, LEN - 4096).unwrap();
+            let mut found = [7; 4097];
+            files.data.read_exact_at(&mut found, 4095).unwrap();
+            assert_eq!((found[0], &found[1..]), (7, &[0; 4096][..]));
+            let room = files.data.metadata().unwrap().blocks() * 512;
+            assert_eq!(room >= LEN, is_reserved, "{room}");
+        }
+    }
 
     #[test]
     fn a_payload_is_copied_only_for_direct_writes() {

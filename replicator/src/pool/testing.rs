@@ -1,7 +1,7 @@
 //! Volumes in a temporary directory, for tests.
 
 use super::config::{CONFIG_VERSION, Fs, ReplicationMode, Snapshots, VolumeConfig};
-use super::{FilePool, NewVolume, VolumeFiles, VolumeKey};
+use super::{Allocation, FilePool, NewVolume, VolumeFiles, VolumeKey};
 
 pub(crate) fn config(size_bytes: u64) -> VolumeConfig {
     VolumeConfig {
@@ -37,7 +37,7 @@ pub(crate) fn new_volume(config: &VolumeConfig) -> NewVolume<'_> {
 pub(crate) fn scratch_files(size: u64) -> (tempfile::TempDir, VolumeFiles) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let key = VolumeKey::new("ns", "v").expect("valid");
-    let pool = FilePool::open(dir.path(), None).expect("opens");
+    let pool = FilePool::open(dir.path(), None, Allocation::Sparse).expect("opens");
     let config = config(size);
     pool.create(&key, &new_volume(&config)).expect("creates");
     let files = pool.open_volume(&key).expect("opens");

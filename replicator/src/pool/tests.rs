@@ -9,7 +9,7 @@ fn key() -> VolumeKey {
 
 fn pool(capacity: Option<u64>) -> (tempfile::TempDir, FilePool) {
     let dir = tempfile::tempdir().unwrap();
-    let pool = FilePool::open(dir.path(), capacity).unwrap();
+    let pool = FilePool::open(dir.path(), capacity, Allocation::Full).unwrap();
     (dir, pool)
 }
 
@@ -93,11 +93,48 @@ fn retaining_keeps_data_and_drops_keys() {
 }
 
 #[test]
+fn room_is_taken_from_the_beginning_or_as_it_is_written() {
+    use std::os::unix::fs::MetadataExt as _;
+    for allocation in [Allocation::Full, Allocation::Sparse] {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = FilePool::open(dir.path(), None, allocation).unwrap();
+        let config = config(1 << 20);
+        let new = new_volume(&config);
+        pool.create(&key(), &new).unwrap();
+        let room = |name: &str| {
+            let path = dir.path().join(key().to_string()).join(name);
+            std::fs::metadata(path).unwrap().blocks() * 512
+        };
+        let is_full = allocation == Allocation::Full;
+        assert!(room("meta") >= new.meta_len);
+        assert_eq!(room("data") >= 1 << 20, is_full);
+        let more = new.meta_len + (1 << 20);
+        pool.grow(&key(), 2 << 20, more).unwrap();
+        assert!(room("meta") >= more);
+        assert_eq!(room("data") >= 2 << 20, is_full);
+        assert_eq!(pool.open_volume(&key()).unwrap().is_reserved, is_full);
+    }
+}
+
+#[test]
+fn a_sparse_volume_is_given_its_room_when_it_is_opened_in_a_pool_that_reserves() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let sparse = FilePool::open(dir.path(), None, Allocation::Sparse).unwrap();
+    sparse
+        .create(&key(), &new_volume(&config(1 << 20)))
+        .unwrap();
+    let pool = FilePool::open(dir.path(), None, Allocation::Full).unwrap();
+    let files = pool.open_volume(&key()).unwrap();
+    assert!(files.data.metadata().unwrap().blocks() * 512 >= 1 << 20);
+}
+
+#[test]
 fn an_interrupted_creation_is_cleared_away() {
     let (dir, _pool) = pool(None);
     std::fs::create_dir(dir.path().join(".new-ns_qm1")).unwrap();
     std::fs::write(dir.path().join(".new-ns_qm1/data"), b"half").unwrap();
-    let pool = FilePool::open(dir.path(), None).unwrap();
+    let pool = FilePool::open(dir.path(), None, Allocation::Full).unwrap();
     assert!(!dir.path().join(".new-ns_qm1").exists());
     assert_eq!(pool.list().unwrap(), []);
 }

@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::volatile::VolatileDisk;
+
 /// No step of a test takes longer on a machine that is busy with a build.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -57,10 +59,23 @@ impl Ca {
     }
 }
 
+/// Where a pool is, and how many bytes it has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pool {
+    /// What was written is there until the machine ends.
+    Memory(u64),
+    /// On a disk that forgets what was not flushed when the site is killed.
+    Volatile(u64),
+}
+
 /// One site: a replicator process with its directories, and its operator's client.
 pub(crate) struct Site {
     pub(crate) dir: tempfile::TempDir,
     name: &'static str,
+    /// The network namespace that it lives in; this process' one if none.
+    host: Option<String>,
+    /// What the pool is on, if it forgets.
+    disk: Option<VolatileDisk>,
     /// Devices are found again by it: no other site of this machine has it.
     node: String,
     control_ca: Ca,
@@ -86,6 +101,31 @@ pub(crate) fn free_port() -> u16 {
 
 impl Site {
     pub(crate) async fn start(name: &'static str) -> Self {
+        let mut site = Self::new(name, None);
+        site.spawn().await;
+        site
+    }
+
+    /// In a network namespace, with a pool that has so much room.
+    pub(crate) async fn start_on(name: &'static str, host: &str, pool: Pool) -> Self {
+        let mut site = Self::new(name, Some(host.to_owned()));
+        let state = site.dir.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        match pool {
+            Pool::Memory(room) => {
+                let options = std::ffi::CString::new(format!("size={room}")).unwrap();
+                let flags = rustix::mount::MountFlags::empty();
+                rustix::mount::mount("tmpfs", &state, "tmpfs", flags, &*options).unwrap();
+            }
+            Pool::Volatile(room) => {
+                site.disk = Some(VolatileDisk::new(site.dir.path(), &state, room));
+            }
+        }
+        site.spawn().await;
+        site
+    }
+
+    fn new(name: &'static str, host: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let control_ca = Ca::new();
         let tls = dir.path().join("tls");
@@ -95,9 +135,11 @@ impl Site {
         std::fs::write(tls.join("server.crt"), certificate).unwrap();
         std::fs::write(tls.join("server.key"), key).unwrap();
         let [replication, control, metrics] = [free_port(), free_port(), free_port()];
-        let mut site = Self {
+        Self {
             dir,
             name,
+            host,
+            disk: None,
             node: format!("{name}-{}-{replication}", std::process::id()),
             control_ca,
             replication,
@@ -105,24 +147,40 @@ impl Site {
             metrics,
             child: None,
             client: None,
-        };
-        site.spawn().await;
-        site
+        }
     }
 
     /// Starts the process (again) and connects to it.
     pub(crate) async fn spawn(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.power_on();
+        }
         let at = |port: u16| format!("127.0.0.1:{port}");
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_drqm-replicator"))
+        let program = env!("CARGO_BIN_EXE_drqm-replicator");
+        let (mut command, everywhere) = match &self.host {
+            Some(host) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{host}")).arg(program);
+                (command, "0.0.0.0")
+            }
+            None => (Command::new(program), "127.0.0.1"),
+        };
+        // Rounds of faults write too much for a log of every step.
+        let level = self
+            .host
+            .as_ref()
+            .map_or("drqm_replicator=trace,info", |_| "info");
+        let child = command
             .args(["--node-name", &self.node])
             .arg("--state-dir")
             .arg(self.dir.path().join("state"))
-            .args(["--replication-listen", &at(self.replication)])
+            .arg("--replication-listen")
+            .arg(format!("{everywhere}:{}", self.replication))
             .args(["--control-listen", &at(self.control)])
             .args(["--metrics-listen", &at(self.metrics)])
             .arg("--control-tls-dir")
@@ -133,7 +191,7 @@ impl Site {
             .arg(self.dir.path().join("nbd"))
             // Process 1 may belong to somebody whom even root of a container cannot look into.
             .args(["--host-pid", &std::process::id().to_string()])
-            .args(["--log", "drqm_replicator=trace,info"])
+            .args(["--log", level])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -141,7 +199,8 @@ impl Site {
             .unwrap();
         self.child = Some(child);
         let identity = self.control_ca.leaf("operator.control.drqm.io");
-        let connect = || connect(self.control, &self.control_ca, &identity);
+        let host = self.host.as_deref();
+        let connect = || connect(host, self.control, &self.control_ca, &identity);
         let deadline = Instant::now() + LIMIT;
         self.client = loop {
             match connect().await {
@@ -156,19 +215,26 @@ impl Site {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// As a power cut would.
+    /// As a power cut would; its disk loses what was not flushed only if it is one that forgets.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
+        if let Some(disk) = &mut self.disk {
+            disk.cut_power();
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// As kubelet would; returns the exit code.
     pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         let mut child = self.child.take()?;
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let ended = timeout(LIMIT, async {
             loop {
                 if let Some(status) = child.try_wait().unwrap() {
@@ -184,6 +250,28 @@ impl Site {
 
     pub(crate) fn device(&self) -> PathBuf {
         self.dir.path().join("dev/ns_qm1")
+    }
+
+    /// The copy as it is on the disk.
+    pub(crate) fn data(&self) -> Vec<u8> {
+        std::fs::read(self.dir.path().join("state/pool/ns_qm1/data")).unwrap()
+    }
+
+    /// Removes what a person had given up, as a person would who needs it no more.
+    pub(crate) async fn remove_kept_copies(&mut self) {
+        for path in self.state().await.kept_copies {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    /// Takes all room that the pool has; the file that does it.
+    pub(crate) fn fill(&self) -> PathBuf {
+        let path = self.dir.path().join("state/filler");
+        let free = rustix::fs::statvfs(self.dir.path().join("state")).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
+        let all = free.f_bavail * free.f_frsize;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, all).unwrap();
+        path
     }
 
     pub(crate) async fn configure(
@@ -263,11 +351,37 @@ impl Site {
     pub(crate) async fn revert(&mut self, epoch: &str) -> Option<pb::Refusal> {
         let request = pb::RevertRequest {
             volume: volume(),
-            command_id: "revert".into(),
+            command_id: format!("revert {:?}", std::time::SystemTime::now()),
             expected_epoch: epoch.into(),
         };
         let client = self.client.as_mut().unwrap();
         client.revert(request).await.unwrap().into_inner().refusal
+    }
+
+    /// A person's word about a partition.
+    pub(crate) async fn resolve(&mut self, keep: pb::Keep, epoch: &str) -> Option<pb::Refusal> {
+        let request = pb::ResolveRequest {
+            volume: volume(),
+            command_id: format!("resolve {:?}", std::time::SystemTime::now()),
+            expected_epoch: epoch.into(),
+            keep: keep.into(),
+        };
+        let client = self.client.as_mut().unwrap();
+        client.resolve(request).await.unwrap().into_inner().refusal
+    }
+
+    /// Demotes, as soon as the device's last user has let it go.
+    pub(crate) async fn demote(&mut self, epoch: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while let Some(refusal) = self.set_role(pb::Role::Secondary, epoch, false).await {
+            assert!(
+                Instant::now() < deadline,
+                "{}: {refusal:?}\n{}",
+                self.name,
+                self.log()
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub(crate) async fn delete(&mut self, erase: bool) -> Option<pb::Refusal> {
@@ -349,14 +463,15 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        self.kill();
         if std::thread::panicking() {
-            eprintln!("--- log of {} ---\n{}", self.name, self.log());
+            let status = self.child.as_mut().map(Child::try_wait);
+            eprintln!("--- {}, {status:?}, its log ---\n{}", self.name, self.log());
         }
-        let _ = rustix::mount::unmount(
-            self.dir.path().join("state/run/ns_qm1"),
-            rustix::mount::UnmountFlags::DETACH,
-        );
+        self.kill();
+        for mounted in ["state/run/ns_qm1", "state"] {
+            let at = self.dir.path().join(mounted);
+            let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
+        }
         // Nobody comes after this process who would find its device by the label.
         if let Ok(device) = std::fs::read_link(self.device()) {
             let _ = Command::new("losetup").arg("-d").arg(device).status();
@@ -463,12 +578,24 @@ pub(crate) fn link(state: &pb::VolumeState) -> pb::LinkState {
         .map_or(pb::LinkState::Unspecified, pb::Link::state)
 }
 
-async fn connect(port: u16, ca: &Ca, identity: &(String, String)) -> anyhow::Result<Channel> {
+async fn connect(
+    host: Option<&str>,
+    port: u16,
+    ca: &Ca,
+    identity: &(String, String),
+) -> anyhow::Result<Channel> {
     const NAME: &str = "replicator.control.drqm.io";
     let config = Arc::new(client_config(ca, Some(identity)));
+    let host = host.map(str::to_owned);
     let service = tower::service_fn(move |_| {
-        let config = config.clone();
-        async move { tls(port, config, NAME).await.map(TokioIo::new) }
+        let (host, config) = (host.clone(), config.clone());
+        async move {
+            let tcp = match host {
+                Some(host) => inside(&host, port)?,
+                None => TcpStream::connect(("127.0.0.1", port)).await?,
+            };
+            over(tcp, config, NAME).await.map(TokioIo::new)
+        }
     });
     Ok(Endpoint::from_static("http://replicator")
         .connect_with_connector(service)
@@ -498,13 +625,34 @@ pub(crate) fn client_config(ca: &Ca, identity: Option<&(String, String)>) -> rus
     config
 }
 
+/// A connection to a port of another namespace's loopback: a socket stays where it was made.
+fn inside(host: &str, port: u16) -> io::Result<TcpStream> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use std::os::fd::AsFd as _;
+    let namespace = std::fs::File::open(format!("/run/netns/{host}"))?;
+    let connect = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        std::net::TcpStream::connect(("127.0.0.1", port))
+    };
+    let tcp = std::thread::spawn(connect).join().unwrap()?;
+    tcp.set_nonblocking(true)?;
+    TcpStream::from_std(tcp)
+}
+
 /// A TLS connection to a port of loopback.
 pub(crate) async fn tls(
     port: u16,
     config: Arc<rustls::ClientConfig>,
     name: &'static str,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+    over(TcpStream::connect(("127.0.0.1", port)).await?, config, name).await
+}
+
+async fn over(
+    tcp: TcpStream,
+    config: Arc<rustls::ClientConfig>,
+    name: &'static str,
+) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name).map_err(io::Error::other)?;
     tokio_rustls::TlsConnector::from(config)
         .connect(name, tcp)

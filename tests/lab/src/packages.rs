@@ -42,6 +42,10 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// # Errors
 /// When this is not a Debian system.
 pub fn missing() -> Result<Vec<&'static str>> {
+    missing_of(&NEEDED.map(|(name, _)| name))
+}
+
+fn missing_of(wanted: &[&'static str]) -> Result<Vec<&'static str>> {
     if !Path::new("/var/lib/dpkg/status").exists() {
         bail!(
             "this is not a Debian system (no dpkg): the lab can prepare Debian 12 or newer; \
@@ -52,21 +56,18 @@ pub fn missing() -> Result<Vec<&'static str>> {
     let mut query = Command::new("dpkg-query");
     query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]);
     // It ends with 1 if it does not know one of them: that is an answer here.
-    let known = attempt(query.args(NEEDED.map(|(name, _)| name)), QUICK)?;
-    Ok(absent(&known.stdout))
+    let known = attempt(query.args(wanted), QUICK)?;
+    Ok(absent(wanted, &known.stdout))
 }
 
-fn absent(listing: &str) -> Vec<&'static str> {
+fn absent(wanted: &[&'static str], listing: &str) -> Vec<&'static str> {
     let installed = |name: &str| {
         listing
             .lines()
             .any(|line| line.split_once(' ') == Some((name, "installed")))
     };
-    NEEDED
-        .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| !installed(name))
-        .collect()
+    let wanted = wanted.iter().copied();
+    wanted.filter(|name| !installed(name)).collect()
 }
 
 /// Installs what is missing; does nothing, needs nothing, if nothing is.
@@ -74,7 +75,17 @@ fn absent(listing: &str) -> Vec<&'static str> {
 /// # Errors
 /// When not root, or when apt cannot: its own words are in the message.
 pub fn ensure(progress: &Progress) -> Result<()> {
-    let missing = missing()?;
+    ensure_also(&[], progress)
+}
+
+/// The same for the lab's packages and others.
+///
+/// # Errors
+/// See [`ensure`].
+pub fn ensure_also(others: &[&'static str], progress: &Progress) -> Result<()> {
+    let mut wanted = NEEDED.map(|(name, _)| name).to_vec();
+    wanted.extend(others);
+    let missing = missing_of(&wanted)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -153,6 +164,9 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(absent(&listing), ["fuse3", "runc"]);
+        assert_eq!(
+            absent(&NEEDED.map(|(name, _)| name), &listing),
+            ["fuse3", "runc"]
+        );
     }
 }

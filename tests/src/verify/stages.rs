@@ -38,7 +38,7 @@ pub struct Stage {
 }
 
 /// All stages, cheap ones first.
-pub const ALL: [Stage; 11] = [
+pub const ALL: [Stage; 12] = [
     Stage {
         name: "fmt",
         what: "rustfmt has nothing to change",
@@ -68,6 +68,11 @@ pub const ALL: [Stage; 11] = [
         name: "simulate",
         what: "ten thousand random lives of a pair of engines",
         run: simulated,
+    },
+    Stage {
+        name: "processes",
+        what: "twenty rounds of faults, and twenty of power cuts, on two replicators under load",
+        run: processes,
     },
     Stage {
         name: "deny",
@@ -114,7 +119,7 @@ fn clippy(log: &Log) -> Result<()> {
 
 fn unit(log: &Log) -> Result<()> {
     // The replicator's tests make file systems and mount them.
-    packages::ensure(&Progress::silent())?;
+    packages::ensure_also(&simulate::PACKAGES, &Progress::silent())?;
     // Tests that bring clusters up are not among the default ones of their package.
     log.run(
         cargo().args(["test", "--workspace", "--no-fail-fast"]),
@@ -124,6 +129,14 @@ fn unit(log: &Log) -> Result<()> {
 
 fn simulated(log: &Log) -> Result<()> {
     log.run(&mut simulate::campaign(10_000, 1), COMPILE)
+}
+
+fn processes(log: &Log) -> Result<()> {
+    packages::ensure_also(&simulate::PACKAGES, &Progress::silent())?;
+    for campaign in [simulate::FAULTS, simulate::POWER_CUTS] {
+        log.run(&mut simulate::rounds(campaign, 20, 1), COMPILE)?;
+    }
+    Ok(())
 }
 
 fn tidy(log: &Log) -> Result<()> {

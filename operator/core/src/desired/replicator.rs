@@ -71,6 +71,20 @@ pub struct PoolConfig {
     /// How much of it may be used. Default: what the file system has.
     #[serde(default)]
     pub capacity_bytes: Option<u64>,
+    /// When a volume takes the room that it may need.
+    #[serde(default)]
+    pub allocation: Allocation,
+}
+
+/// When a volume takes the room that it may need.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Allocation {
+    /// From the beginning.
+    #[default]
+    Full,
+    /// As it is written.
+    Sparse,
 }
 
 /// Kinds of pools.
@@ -100,6 +114,7 @@ impl Default for PoolConfig {
             kind: PoolKind::File,
             path: pool_path(),
             capacity_bytes: None,
+            allocation: Allocation::Full,
         }
     }
 }
@@ -259,6 +274,9 @@ fn arguments(config: &ReplicatorConfig) -> Vec<String> {
     ];
     if let Some(capacity) = config.pool.capacity_bytes {
         arguments.push(format!("--pool-capacity={capacity}"));
+    }
+    if config.pool.allocation == Allocation::Sparse {
+        arguments.push("--pool-allocation=sparse".to_owned());
     }
     arguments
 }

@@ -106,7 +106,7 @@ fn cluster_scoped_names_are_short_stable_and_differ() {
 fn the_replicator_gets_what_it_needs_and_no_token() {
     let config: ReplicatorConfig = serde_json::from_value(json!({
         "image": "drqm-replicator:1",
-        "pool": { "kind": "file", "path": "/srv/pool", "capacityBytes": 1024 },
+        "pool": { "kind": "file", "path": "/srv/pool", "capacityBytes": 1024, "allocation": "sparse" },
         "ports": { "replication": 7002 },
     }))
     .expect("a valid configuration");
@@ -130,6 +130,7 @@ fn the_replicator_gets_what_it_needs_and_no_token() {
         "--control-listen=$(HOST_IP):7441",
         "--pool-dir=/srv/pool",
         "--pool-capacity=1024",
+        "--pool-allocation=sparse",
     ] {
         assert!(arguments.contains(&argument), "{argument} in {arguments:?}");
     }
