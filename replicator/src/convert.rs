@@ -1,5 +1,7 @@
 //! Engine to control protocol and back. Exhaustive; no decisions.
 
+mod refusal_code;
+
 use drqm_engine::command::{JudgedRequest, Refusal};
 use drqm_engine::event::LinkFault;
 use drqm_engine::ids::{CommandId, Epoch};
@@ -11,57 +13,11 @@ use drqm_engine::role::Role;
 use drqm_engine::settings::Mode;
 use drqm_engine::time::{Now, Wall};
 use drqm_rpc::control::v1 as pb;
-use drqm_rpc::refusal::RefusalCode;
 
 use crate::pool::VolumeKey;
 use crate::pool::config::VolumeConfig;
 
-pub(crate) const fn refusal_code(refusal: &Refusal) -> RefusalCode {
-    match refusal {
-        Refusal::PeerIsPrimary => RefusalCode::PeerIsPrimary,
-        Refusal::StaleEpoch { .. } => RefusalCode::StaleEpoch,
-        Refusal::StaleRequest => RefusalCode::StaleRequest,
-        Refusal::NeverSynchronized => RefusalCode::NeverSynchronized,
-        Refusal::NoConsistentData => RefusalCode::NoConsistentData,
-        Refusal::SplitBrainUnresolved => RefusalCode::SplitBrainUnresolved,
-        Refusal::SyncInProgress => RefusalCode::SyncInProgress,
-        Refusal::DeviceHeld(_) => RefusalCode::DeviceHeld,
-        Refusal::PeerHasData => RefusalCode::PeerHasData,
-        Refusal::PeerUnknown => RefusalCode::PeerUnknown,
-        Refusal::AlreadyInitialized => RefusalCode::AlreadyInitialized,
-        Refusal::TimedOut(_) => RefusalCode::TimedOut,
-        Refusal::Busy => RefusalCode::Busy,
-        Refusal::DiskFailed(_) => RefusalCode::DiskFailed,
-        Refusal::Reverting => RefusalCode::Reverting,
-        Refusal::IsPrimary => RefusalCode::IsPrimary,
-    }
-}
-
-/// A refusal that came over the wire, without the details that stayed there.
-pub(crate) fn refusal_from_code(code: RefusalCode) -> Option<Refusal> {
-    Some(match code {
-        RefusalCode::Unspecified => return None,
-        RefusalCode::PeerIsPrimary => Refusal::PeerIsPrimary,
-        RefusalCode::StaleEpoch => Refusal::StaleEpoch {
-            expected: Epoch::NONE,
-            current: Epoch::NONE,
-        },
-        RefusalCode::StaleRequest => Refusal::StaleRequest,
-        RefusalCode::NeverSynchronized => Refusal::NeverSynchronized,
-        RefusalCode::NoConsistentData => Refusal::NoConsistentData,
-        RefusalCode::SplitBrainUnresolved => Refusal::SplitBrainUnresolved,
-        RefusalCode::SyncInProgress => Refusal::SyncInProgress,
-        RefusalCode::DeviceHeld => Refusal::DeviceHeld("its user".to_owned()),
-        RefusalCode::PeerHasData => Refusal::PeerHasData,
-        RefusalCode::PeerUnknown => Refusal::PeerUnknown,
-        RefusalCode::AlreadyInitialized => Refusal::AlreadyInitialized,
-        RefusalCode::TimedOut => Refusal::TimedOut("on the peer"),
-        RefusalCode::Busy => Refusal::Busy,
-        RefusalCode::DiskFailed => Refusal::DiskFailed("on the peer".to_owned()),
-        RefusalCode::Reverting => Refusal::Reverting,
-        RefusalCode::IsPrimary => Refusal::IsPrimary,
-    })
-}
+pub(crate) use refusal_code::{refusal_code, refusal_from_code};
 
 pub(crate) fn refusal(refusal: &Refusal) -> pb::Refusal {
     pb::Refusal {

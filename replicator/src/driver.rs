@@ -377,7 +377,14 @@ impl Driver {
                     self.sent = true;
                 }
             }
-            Effect::CloseSession { session, reason } => {
+            Effect::CloseSession {
+                session,
+                reason,
+                is_violation,
+            } => {
+                if is_violation {
+                    METRICS.violations.inc();
+                }
                 tracing::info!(volume = %self.key, session = session.0, reason, "closing the session");
                 self.link(LinkOrder::Close { session, reason });
             }

@@ -5,6 +5,8 @@
 
 #[path = "pair/addresses.rs"]
 mod addresses;
+#[path = "pair/between.rs"]
+mod between;
 #[path = "pair/campaign.rs"]
 mod campaign;
 #[path = "pair/device.rs"]
@@ -15,6 +17,8 @@ mod growth;
 mod keys;
 #[path = "pair/revert.rs"]
 mod revert;
+#[path = "pair/script.rs"]
+mod script;
 #[path = "pair/stop.rs"]
 mod stop;
 #[path = "pair/stranger.rs"]

@@ -271,7 +271,11 @@ impl Engine {
         }
         let heal = self.device.heal.take();
         match &result {
-            Ok(()) => self.device.state = State::Closed,
+            Ok(()) => {
+                self.device.state = State::Closed;
+                // Whoever still waits, waits at a device that is gone.
+                self.fail_guest(out);
+            }
             Err(holder) => {
                 self.device.state = if heal.is_some() {
                     State::Dead

@@ -152,6 +152,8 @@ pub enum Effect {
         session: SessionId,
         /// For the log.
         reason: String,
+        /// The peer did what no peer does.
+        is_violation: bool,
     },
     /// Dial every address of the peer now, without back-off; answered by
     /// [`crate::Event::SessionOpened`] or [`crate::Event::DialFailed`].

@@ -337,6 +337,10 @@ impl Engine {
 
     /// Ends the current session, if there is one, on our own account.
     pub(crate) fn close_session(&mut self, reason: &str, out: &mut Vec<Effect>) {
+        self.leave_session(reason, false, out);
+    }
+
+    fn leave_session(&mut self, reason: &str, is_violation: bool, out: &mut Vec<Effect>) {
         if let Some(s) = &self.link.session {
             let session = s.id;
             out.push(Effect::Send {
@@ -348,6 +352,7 @@ impl Engine {
             out.push(Effect::CloseSession {
                 session,
                 reason: reason.to_owned(),
+                is_violation,
             });
             self.link.closing = Some(session);
             self.end_session(out);
@@ -405,7 +410,7 @@ impl Engine {
 
     /// The peer broke the protocol: the session ends, nothing else does.
     fn violation(&mut self, what: &str, out: &mut Vec<Effect>) {
-        self.close_session(&format!("protocol violation: {what}"), out);
+        self.leave_session(&format!("protocol violation: {what}"), true, out);
     }
 
     pub(crate) fn frame_received(&mut self, id: SessionId, frame: Frame, out: &mut Vec<Effect>) {

@@ -278,9 +278,10 @@ impl Engine {
                 );
             }
             // What it did not take becomes dirty.
-            Some(stage @ Stage::Draining { .. }) => {
+            Some(stage @ Stage::Draining { marked }) => {
                 self.close_session("the peer does not drain", out);
                 self.set_stage(stage, DRAIN_LIMIT);
+                self.drain(marked, out);
             }
             Some(
                 Stage::Flushing

@@ -3,9 +3,12 @@
 //!
 //! Does not live here: what a frame means, batching, sockets. Small enumerations are in [`words`].
 
+// The paths are said for the fuzz targets, which compile this file too.
+#[path = "codec/words.rs"]
 mod words;
 
 #[cfg(test)]
+#[path = "codec/tests.rs"]
 mod tests;
 
 use bytes::Bytes;

@@ -35,16 +35,7 @@ pub(crate) struct Stranger {
 
 impl Stranger {
     pub(crate) async fn dial(port: u16, ca: &Ca) -> Self {
-        let config = Arc::new(client_config(ca, Some(&ca.leaf(PAIR_NAME))));
-        let connector = tower::service_fn(move |_| {
-            let config = config.clone();
-            async move { tls(port, config, PAIR_NAME).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://pair")
-            .connect_with_connector(connector)
-            .await
-            .unwrap();
-        Self::over(channel).await
+        Self::over(channel(port, &ca.leaf(PAIR_NAME), ca).await.unwrap()).await
     }
 
     /// Another stream over the same connection.
@@ -108,6 +99,22 @@ impl Stranger {
     }
 }
 
+/// A connection to a peer, with a certificate of the pair.
+pub(crate) async fn channel(
+    port: u16,
+    leaf: &(String, String),
+    ca: &Ca,
+) -> Result<Channel, tonic::transport::Error> {
+    let config = Arc::new(client_config(ca, Some(leaf)));
+    let connector = tower::service_fn(move |_| {
+        let config = config.clone();
+        async move { tls(port, config, PAIR_NAME).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://pair")
+        .connect_with_connector(connector)
+        .await
+}
+
 /// A gRPC message that says to be `len` bytes long.
 pub(crate) fn framed(len: usize, message: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0];
@@ -156,6 +163,11 @@ impl Replication for Greeter {
 
 /// The kind that is dialled: answers every stream with one frame. Lives as long as the test.
 pub(crate) async fn serve(ca: &Ca, first: peer::Frame) -> u16 {
+    listen(ca, Greeter(first)).await
+}
+
+/// The pair's service on a port of loopback. Lives as long as the test.
+pub(crate) async fn listen(ca: &Ca, service: impl Replication) -> u16 {
     let (certificate, key) = ca.leaf(PAIR_NAME);
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
@@ -181,7 +193,7 @@ pub(crate) async fn serve(ca: &Ca, first: peer::Frame) -> u16 {
             tokio::spawn(async move { tokio::io::copy_bidirectional(&mut tls, &mut near).await });
         }
     });
-    let server = Server::builder().add_service(ReplicationServer::new(Greeter(first)));
+    let server = Server::builder().add_service(ReplicationServer::new(service));
     tokio::spawn(server.serve_with_incoming(ReceiverStream::new(connections)));
     port
 }

@@ -283,9 +283,18 @@ impl Site {
     }
 
     pub(crate) async fn state(&mut self) -> pb::VolumeState {
+        self.state_of(false).await
+    }
+
+    /// The state after news of the peer: it is dialled at once.
+    pub(crate) async fn fresh_state(&mut self) -> pb::VolumeState {
+        self.state_of(true).await
+    }
+
+    async fn state_of(&mut self, refresh: bool) -> pb::VolumeState {
         let request = pb::GetStateRequest {
             volume: volume(),
-            refresh: false,
+            refresh,
         };
         self.client
             .as_mut()
@@ -368,6 +377,20 @@ impl Site {
         };
         let client = self.client.as_mut().unwrap();
         client.resolve(request).await.unwrap().into_inner().refusal
+    }
+
+    /// The most memory that the process has had, bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib: u64 = line
+            .unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap();
+        kib << 10
     }
 
     /// Demotes, as soon as the device's last user has let it go.

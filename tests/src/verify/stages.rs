@@ -26,6 +26,15 @@ const CLUSTERS: Duration = Duration::from_secs(2_400);
 /// The version that `.deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
 
+/// Runs the fuzz targets.
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// What reads what others wrote.
+const FUZZ_TARGETS: [&str; 4] = ["frame", "metadata", "nbd", "step"];
+
+/// Each, for so long.
+const FUZZ_SECONDS: u64 = 60;
+
 /// A stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Stage {
@@ -38,7 +47,7 @@ pub struct Stage {
 }
 
 /// All stages, cheap ones first.
-pub const ALL: [Stage; 12] = [
+pub const ALL: [Stage; 13] = [
     Stage {
         name: "fmt",
         what: "rustfmt has nothing to change",
@@ -75,6 +84,11 @@ pub const ALL: [Stage; 12] = [
         run: processes,
     },
     Stage {
+        name: "fuzz",
+        what: "a minute of each fuzz target, from what was found before",
+        run: fuzz,
+    },
+    Stage {
         name: "deny",
         what: "banned crates, licences and sources of dependencies",
         run: deny,
@@ -102,7 +116,15 @@ pub const ALL: [Stage; 12] = [
 ];
 
 fn fmt(log: &Log) -> Result<()> {
-    log.run(cargo().args(["fmt", "--all", "--", "--check"]), QUICK)
+    log.run(cargo().args(["fmt", "--all", "--", "--check"]), QUICK)?;
+    let targets = [
+        "fmt",
+        "--manifest-path",
+        "replicator/fuzz/Cargo.toml",
+        "--",
+        "--check",
+    ];
+    log.run(cargo().args(targets), QUICK)
 }
 
 fn clippy(log: &Log) -> Result<()> {
@@ -154,7 +176,7 @@ fn generated(log: &Log) -> Result<()> {
 }
 
 fn deny(log: &Log) -> Result<()> {
-    let program = cargo_deny(log)?;
+    let program = cargo_tool(log, "cargo-deny", CARGO_DENY)?;
     let mut deny = Command::new(program);
     deny.current_dir(repository::root());
     deny.args([
@@ -169,22 +191,50 @@ fn deny(log: &Log) -> Result<()> {
 }
 
 /// cargo-deny from the cache, installed there first if it is missing.
-fn cargo_deny(log: &Log) -> Result<PathBuf> {
-    let name = format!("cargo-deny-{CARGO_DENY}");
+/// A subcommand of cargo at a version, from the cache.
+fn cargo_tool(log: &Log, tool: &str, version: &str) -> Result<PathBuf> {
+    let name = format!("{tool}-{version}");
     let folder = Cache::open()?.ensure(&name, &Progress::silent(), |folder| {
         let mut install = cargo();
         // Away from the checkout: its target and flags are for our own binaries.
-        install.current_dir("/").env_remove("RUSTFLAGS").args([
-            "install",
-            "cargo-deny",
-            "--version",
-            CARGO_DENY,
-        ]);
+        install.current_dir("/").env_remove("RUSTFLAGS");
+        install.args(["install", tool, "--version", version]);
         // It runs for a second: a quick build is worth more than a quick program.
         install.args(["--locked", "--debug", "--root"]).arg(folder);
         log.run(&mut install, COMPILE)
     })?;
-    Ok(folder.join("bin/cargo-deny"))
+    Ok(folder.join("bin").join(tool))
+}
+
+fn fuzz(log: &Log) -> Result<()> {
+    // libFuzzer is compiled from source.
+    packages::ensure_also(&["g++"], &Progress::silent())?;
+    let program = cargo_tool(log, "cargo-fuzz", CARGO_FUZZ)?;
+    for target in FUZZ_TARGETS {
+        // What this run finds of interest stays out of the checkout.
+        let found = repository::scratch("fuzz")?.join(target);
+        fs::create_dir_all(&found).with_context(|| found.display().to_string())?;
+        let folder = repository::root().join("replicator/fuzz");
+        let mut unpack = Command::new("tar");
+        unpack.arg("-C").arg(&found).arg("-xzf");
+        unpack.arg(folder.join("corpus").join(format!("{target}.tar.gz")));
+        log.run(&mut unpack, QUICK)?;
+        let mut fuzz = Command::new(&program);
+        fuzz.current_dir(repository::root().join("replicator"));
+        // Without a sanitizer, so that the stable compiler can do it: there is no unsafe code in what is fuzzed.
+        fuzz.args(["fuzz", "run", "--sanitizer", "none", "--target-dir"]);
+        fuzz.arg(repository::scratch("fuzz")?.join("build"))
+            .arg(target);
+        fuzz.arg(&found);
+        let regressions = folder.join("regressions").join(target);
+        if regressions.exists() {
+            fuzz.arg(regressions);
+        }
+        fuzz.args(["--", "-max_len=1024", "-print_final_stats=1"]);
+        fuzz.arg(format!("-max_total_time={FUZZ_SECONDS}"));
+        log.run(&mut fuzz, COMPILE)?;
+    }
+    Ok(())
 }
 
 fn helm(log: &Log) -> Result<()> {

@@ -517,9 +517,13 @@ impl World {
                 self.left_behind += u64::from(frame == Frame::LeftBehind);
                 self.sent(n, session, frame);
             }
-            Effect::CloseSession { session, reason } => {
+            Effect::CloseSession {
+                session,
+                reason,
+                is_violation,
+            } => {
                 self.note(|| format!("{n}: closes session {}: {reason}", session.0));
-                if reason.contains("violation") {
+                if is_violation {
                     self.fail(format!("node {n} ends the session: {reason}"));
                 }
                 self.close_session(n, session.0);
