@@ -15,6 +15,8 @@ mod device;
 mod growth;
 #[path = "pair/keys.rs"]
 mod keys;
+#[path = "pair/pki.rs"]
+mod pki;
 #[path = "pair/revert.rs"]
 mod revert;
 #[path = "pair/script.rs"]
@@ -33,7 +35,8 @@ mod wire;
 use std::io::Write as _;
 
 use drqm_rpc::control::v1 as pb;
-use support::{Ca, Mounted, Site, gate, link, request, with_peer};
+use pki::Ca;
+use support::{Mounted, Site, gate, link, request, with_peer};
 
 const SMALL: u64 = 64 << 20;
 

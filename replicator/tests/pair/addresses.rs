@@ -7,7 +7,8 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::support::{Ca, Mounted, Site, free_port, link, request, until_normal, with_peer};
+use crate::pki::Ca;
+use crate::support::{Mounted, Site, free_port, link, request, until_normal, with_peer};
 use crate::write_durably;
 
 const SIZE: u64 = 64 << 20;

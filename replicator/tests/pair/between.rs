@@ -13,8 +13,8 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::pki::{Ca, PAIR_NAME};
 use crate::stranger::{channel, listen};
-use crate::support::{Ca, PAIR_NAME};
 
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

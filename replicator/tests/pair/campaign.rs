@@ -1,7 +1,7 @@
 //! Rounds of random faults on a pair of real processes, each on a host of its own, under writers that
 //! know what depends on what.
 //!
-//! Lives here: how many rounds, and their order. Does not live here: what happens in one ([`rounds`]),
+//! Lives here: how many rounds, and their order. Does not live here: what happens in one ([`rounds`], [`fault`]),
 //! the hosts and their link ([`hosts`]), the writers ([`writer`]), the judge ([`book`]).
 //!
 //! `cargo simulate --processes N --seed S` (or `--power-cuts`) says how many (`DRQM_FAULT_ROUNDS`) and which
@@ -9,6 +9,8 @@
 
 #[path = "campaign/book.rs"]
 mod book;
+#[path = "campaign/fault.rs"]
+mod fault;
 #[path = "campaign/hosts.rs"]
 mod hosts;
 #[path = "../../engine/tests/pair_sim/rng.rs"]
@@ -22,8 +24,9 @@ mod rounds;
 #[path = "campaign/writer.rs"]
 mod writer;
 
+use fault::Fault;
 use rng::Rng;
-use rounds::{Fault, Rounds};
+use rounds::Rounds;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)

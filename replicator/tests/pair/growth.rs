@@ -4,7 +4,8 @@ use std::process::Command;
 
 use drqm_rpc::control::v1 as pb;
 
-use crate::support::{Ca, Mounted, pair_in_sync_of, request, until_normal, with_peer};
+use crate::pki::Ca;
+use crate::support::{Mounted, pair_in_sync_of, request, until_normal, with_peer};
 use crate::write_durably;
 
 const SMALL: u64 = 320 << 20;

@@ -8,10 +8,10 @@ use drqm_rpc::{PEER_PROTOCOL_MAX, PEER_PROTOCOL_MIN};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
+use crate::pki::{Ca, PAIR_NAME, client_config, tls};
 use crate::stranger::{Stranger, hello};
 use crate::support::{
-    Ca, LIMIT, PAIR_NAME, Site, client_config, free_port, link, pair_in_sync, request, tls,
-    until_normal, with_leaf, with_peer,
+    LIMIT, Site, free_port, link, pair_in_sync, request, until_normal, with_leaf, with_peer,
 };
 
 const SMALL: u64 = 64 << 20;

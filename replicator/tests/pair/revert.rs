@@ -3,7 +3,8 @@
 
 use drqm_rpc::control::v1 as pb;
 
-use crate::support::{Ca, Mounted, gate, pair_in_sync_of, request, until_normal, with_peer};
+use crate::pki::Ca;
+use crate::support::{Mounted, gate, pair_in_sync_of, request, until_normal, with_peer};
 use crate::write_durably;
 
 const SIZE: u64 = 512 << 20;

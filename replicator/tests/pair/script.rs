@@ -14,7 +14,8 @@ use peer::frame::Body;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::between::{Between, Fate, Way, pass};
-use crate::support::{Ca, LIMIT, Site, free_port, gate, link, request, until_normal, with_peer};
+use crate::pki::Ca;
+use crate::support::{LIMIT, Site, free_port, gate, link, request, until_normal, with_peer};
 
 const SIZE: u64 = 64 << 20;
 
@@ -81,12 +82,7 @@ async fn who_acknowledges_nothing_is_given_up_and_caught_up_with_later() {
         Some(Body::Ack(_)) => Fate::Pass(Vec::new()),
         _ => pass(frame),
     });
-    let user = write(&one, 4096, 1);
-    one.until("given up", |s| {
-        s.effective_mode() == pb::Mode::Asynchronous && s.out_of_sync_bytes > 0
-    })
-    .await;
-    answered(user).await;
+    answered(write(&one, 4096, 1)).await;
     assert!(one.log().contains("no progress"), "{}", one.log());
     between.let_pass();
     until_the_same(&mut one, &mut two).await;

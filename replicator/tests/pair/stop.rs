@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use drqm_rpc::control::v1 as pb;
 
+use crate::pki::Ca;
 use crate::support::{
-    Ca, Mounted, Site, free_port, gate, link, pair_in_sync, request, until_normal, with_peer,
+    Mounted, Site, free_port, gate, link, pair_in_sync, request, until_normal, with_peer,
 };
 
 const SMALL: u64 = 64 << 20;

@@ -22,7 +22,8 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Response, Status, Streaming};
 use tower::ServiceExt as _;
 
-use crate::support::{Ca, LIMIT, PAIR_NAME, client_config, tls};
+use crate::pki::{Ca, PAIR_NAME, client_config, tls};
+use crate::support::LIMIT;
 
 type Parts = ReceiverStream<Result<Bytes, Infallible>>;
 

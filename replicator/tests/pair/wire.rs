@@ -5,9 +5,10 @@ use bytes::Bytes;
 use drqm_rpc::peer::v1 as peer;
 use prost::Message as _;
 
+use crate::pki::Ca;
 use crate::stranger::{Stranger, framed, hello};
 use crate::support::{
-    Ca, LIMIT, Mounted, Site, free_port, pair_in_sync, request, until_normal, with_peer,
+    LIMIT, Mounted, Site, free_port, pair_in_sync, request, until_normal, with_peer,
 };
 
 const SMALL: u64 = 64 << 20;

@@ -1,6 +1,7 @@
 //! Two hosts, each a network namespace, with one link between them, and what happens to links.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Name of the link at both ends.
 const LINK: &str = "pair";
@@ -12,7 +13,13 @@ pub(crate) struct Hosts {
 
 impl Hosts {
     pub(crate) fn new() -> Self {
-        let names = ["a", "b"].map(|side| format!("drqm-{}-{side}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let own = format!(
+            "{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let names = ["a", "b"].map(|side| format!("drqm-{own}-{side}"));
         let hosts = Self { names };
         for name in &hosts.names {
             run(&["ip", "netns", "add", name]);
