@@ -8,6 +8,7 @@
 //! in two processes (`flock`); a directory that lost one of its files is reported, never repaired.
 
 pub(crate) mod config;
+pub(crate) mod room;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -16,7 +17,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use config::VolumeConfig;
@@ -318,11 +319,8 @@ impl FilePool {
 
     /// What was wanted is more than there is, or something else is wrong with the path.
     fn explained(&self, wanted: u64, path: PathBuf, source: io::Error) -> PoolError {
-        let is_full = [Errno::NOSPC, Errno::DQUOT]
-            .iter()
-            .any(|errno| source.raw_os_error() == Some(errno.raw_os_error()));
         match self.capacity() {
-            Ok((capacity, free)) if is_full => PoolError::Full {
+            Ok((capacity, free)) if room::is_full(&source) => PoolError::Full {
                 wanted,
                 free,
                 capacity,
@@ -355,11 +353,10 @@ impl FilePool {
             .len();
         // It may be from a time, or a pool, without.
         let is_reserved = self.allocation == Allocation::Full
-            && make_room(&data, size, true)
-                .inspect_err(|error| {
-                    tracing::warn!(volume = %key, %error, "no room is reserved for what is written later");
-                })
-                .is_ok();
+            && room::reserve(&data, size).unwrap_or_else(|error| {
+                tracing::warn!(volume = %key, %error, "no room is reserved for what is written later");
+                false
+            });
         let flags = OFlags::DIRECT.bits() as i32;
         let direct = OpenOptions::new()
             .read(true)
@@ -458,16 +455,9 @@ fn build(dir: &Path, new: &NewVolume<'_>, allocation: Allocation) -> io::Result<
 
 /// Makes a file at least so long; if it is reserved, takes the room now. What was not there reads as zeros.
 fn make_room(file: &File, len: u64, is_reserved: bool) -> io::Result<()> {
-    if is_reserved {
-        loop {
-            match fallocate(file, FallocateFlags::empty(), 0, len) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR) => {}
-                // The file system does not do that: there may be too little room later.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
+    // A file system that cannot do that may have too little room later.
+    if is_reserved && room::reserve(file, len)? {
+        return Ok(());
     }
     if file.metadata()?.len() < len {
         file.set_len(len)?;

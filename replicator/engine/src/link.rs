@@ -295,6 +295,7 @@ impl Engine {
         if self.link.unjoined < UNJOINED_MAX {
             self.link.down = None;
         }
+        self.link.farewell = None;
         self.link.hello = Some(hello.clone());
         self.link.session = Some(Session {
             id,

@@ -16,12 +16,12 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use drqm_engine::ids::JobId;
 use drqm_engine::{Event, IoError};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 use super::buffer::{AlignedBuf, direct_fits, place_fits};
 use super::{DiskJob, MetaJob};
-use crate::pool::VolumeFiles;
+use crate::pool::{VolumeFiles, room};
 
 /// Bytes written at once where a file system cannot punch holes.
 const ZERO_CHUNK: usize = 256 << 10;
@@ -73,10 +73,10 @@ pub(super) fn perform_meta(
 
 fn log(job: JobId, what: &'static str, error: &io::Error) -> IoError {
     tracing::error!(job = job.0, what, %error, "local I/O failed");
-    let full = [Errno::NOSPC, Errno::DQUOT].map(|e| e.raw_os_error());
-    match error.raw_os_error() {
-        Some(number) if full.contains(&number) => IoError::NoSpace,
-        Some(_) | None => IoError::Failed,
+    if room::is_full(error) {
+        IoError::NoSpace
+    } else {
+        IoError::Failed
     }
 }
 
@@ -157,13 +157,8 @@ fn change_range(
     len: u64,
 ) -> io::Result<bool> {
     for step in steps {
-        loop {
-            match fallocate(&files.data, *step | FallocateFlags::KEEP_SIZE, offset, len) {
-                Ok(()) => break,
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
-                Err(e) => return Err(e.into()),
-            }
+        if !room::change_room(&files.data, *step | FallocateFlags::KEEP_SIZE, offset, len)? {
+            return Ok(false);
         }
     }
     Ok(true)

@@ -9,11 +9,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use bytes::{Bytes, BytesMut};
 use drqm_engine::{Event, IoError};
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::UndoJob;
-use crate::pool::{KEPT_PREFIX, VolumeFiles};
+use crate::pool::{KEPT_PREFIX, VolumeFiles, room};
 
 /// Copied at once.
 const COPY_BYTES: u64 = 1 << 20;
@@ -58,8 +58,7 @@ pub(super) fn perform(files: &VolumeFiles, job: UndoJob) -> Event {
 }
 
 fn explained(what: &str, error: &io::Error) -> String {
-    let full = [Errno::NOSPC, Errno::DQUOT].map(|e| Some(e.raw_os_error()));
-    if full.contains(&error.raw_os_error()) {
+    if room::is_full(error) {
         format!(
             "{what}: the pool's file system is full; free space in it (snapshots can be done without: \
              spec.snapshots.beforeResync)"
@@ -72,16 +71,9 @@ fn explained(what: &str, error: &io::Error) -> String {
 /// Empty, with room for so many bytes where the file system can reserve it.
 fn make(file: &File, bytes: u64) -> io::Result<()> {
     file.set_len(0)?;
-    loop {
-        match fallocate(file, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => break,
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-            Err(e) => {
-                file.set_len(0)?;
-                return Err(e.into());
-            }
-        }
+    if let Err(error) = room::reserve(file, bytes) {
+        file.set_len(0)?;
+        return Err(error);
     }
     file.sync_all()
 }
