@@ -1,5 +1,5 @@
-//! `cargo measure`: numbers of drqm. This file is `write`, what replication costs, as ratios of one run;
-//! [`power_cut`] and [`idle`] measure on clusters.
+//! `cargo measure`: numbers of drqm. This file is `write`, what replication costs, as ratios of one run; [`distance`] is
+//! the same with the other site far away; [`power_cut`] and [`idle`] measure on clusters.
 //!
 //! Lives here: the order of the runs and the table. All volumes are on tmpfs, so that the programs are
 //! measured and not a disk; every contestant serves an NBD socket, and the same fio writes to each, in
@@ -7,6 +7,8 @@
 //! compared: a fast copy that differs is worth nothing.
 
 mod contestant;
+mod delay;
+pub mod distance;
 mod fio;
 pub mod idle;
 mod pair;
@@ -23,7 +25,7 @@ use drqm_lab::packages;
 use crate::build;
 use crate::ui::Ui;
 use contestant::{Contestant, Running};
-use fio::{WORKLOADS, Workload};
+use fio::{Run, WORKLOADS, Workload};
 
 /// fio, and qemu-storage-daemon.
 const PACKAGES: [&str; 2] = ["fio", "qemu-system-common"];
@@ -42,8 +44,15 @@ pub struct WriteArgs {
     pub profile: String,
 }
 
-/// Writes per second of every contestant, by workload; one number per round.
-type Results = Vec<(Contestant, Workload, Vec<f64>)>;
+/// One run, and what it took of the processor in all processes that served it.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    run: Run,
+    micros_per_write: f64,
+}
+
+/// Every contestant, by workload; one sample per round.
+type Results = Vec<(Contestant, Workload, Vec<Sample>)>;
 
 /// A folder on tmpfs that goes at the end.
 struct Scratch(PathBuf);
@@ -99,11 +108,11 @@ fn measure(args: &WriteArgs, running: &[Running], ui: &Ui) -> Result<Results> {
                     one.contestant.name()
                 );
                 let item = ui.progress().item(&item);
-                let rate = fio::run(&one.socket, workload, args.seconds)?;
+                let sample = sample(one, workload, args.seconds)?;
                 let place = results.iter_mut().find(|(contestant, other, _)| {
                     *contestant == one.contestant && other.name == workload.name
                 });
-                place.expect("made above").2.push(rate);
+                place.expect("made above").2.push(sample);
                 item.done();
             }
         }
@@ -111,39 +120,75 @@ fn measure(args: &WriteArgs, running: &[Running], ui: &Ui) -> Result<Results> {
     Ok(results)
 }
 
+fn sample(one: &Running, workload: Workload, seconds: u32) -> Result<Sample> {
+    let before = one.processor_time()?;
+    let run = fio::run(&one.socket, workload, seconds)?;
+    let used = one.processor_time()? - before;
+    // The time to warm up wrote as fast.
+    let writes = run.rate * f64::from(seconds + fio::WARM_UP);
+    Ok(Sample {
+        run,
+        micros_per_write: used * 1e6 / writes,
+    })
+}
+
+/// The middle of a contestant's samples.
+fn middle(
+    results: &Results,
+    contestant: Contestant,
+    workload: Workload,
+    what: fn(&Sample) -> f64,
+) -> f64 {
+    let found = results
+        .iter()
+        .find(|(other, one, _)| *other == contestant && one.name == workload.name);
+    let samples = &found.expect("every contestant had every workload").2;
+    median(&samples.iter().map(what).collect::<Vec<_>>())
+}
+
 fn render(results: &Results) -> String {
-    let rate = |contestant: Contestant, workload: &str| {
-        let found = results
-            .iter()
-            .find(|(other, one, _)| *other == contestant && one.name == workload);
-        median(&found.expect("every contestant had every workload").2)
+    let of = |contestant, what: fn(&Sample) -> f64| {
+        WORKLOADS.map(|workload| middle(results, contestant, workload, what))
     };
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    let mut header = vec!["writes per second".to_owned()];
-    header.extend(WORKLOADS.map(|workload| workload.name.to_owned()));
-    table.set_header(header);
-    for contestant in Contestant::ALL {
-        let mut row = vec![contestant.name().to_owned()];
-        row.extend(WORKLOADS.map(|workload| format!("{:.0}", rate(contestant, workload.name))));
-        table.add_row(row);
+    let mut rows = Vec::new();
+    let mut row = |name: String, values: [f64; WORKLOADS.len()], digits: usize| {
+        let cells = values.map(|value| format!("{value:.digits$}"));
+        rows.push(std::iter::once(name).chain(cells).collect());
+    };
+    for one in Contestant::ALL {
+        row(one.name().to_owned(), of(one, |s| s.run.rate), 0);
     }
     for (above, below) in [
         (Contestant::Asynchronous, Contestant::Alone),
         (Contestant::Synchronous, Contestant::Alone),
         (Contestant::Asynchronous, Contestant::Quorum),
         (Contestant::Synchronous, Contestant::Quorum),
+        (Contestant::Alone, Contestant::StorageDaemon),
         (Contestant::Quorum, Contestant::StorageDaemon),
     ] {
-        let mut row = vec![format!("{} / {}", above.name(), below.name())];
-        row.extend(WORKLOADS.map(|workload| {
-            format!(
-                "{:.2}",
-                rate(above, workload.name) / rate(below, workload.name)
-            )
-        }));
-        table.add_row(row);
+        let (a, b) = (of(above, |s| s.run.rate), of(below, |s| s.run.rate));
+        let ratios = std::array::from_fn(|n| a[n] / b[n]);
+        row(format!("{} / {}", above.name(), below.name()), ratios, 2);
     }
+    for one in Contestant::ALL {
+        let name = format!("{}: p50, µs", one.name());
+        row(name, of(one, |s| s.run.p50_micros), 0);
+    }
+    for one in Contestant::ALL {
+        let name = format!("{}: processor, µs per write", one.name());
+        row(name, of(one, |s| s.micros_per_write), 0);
+    }
+    let names = WORKLOADS.map(|workload| workload.name);
+    let header: Vec<&str> = std::iter::once("writes per second").chain(names).collect();
+    table(&header, rows.into_iter())
+}
+
+/// Names to the left, numbers to the right.
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(header);
+    table.add_rows(rows);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -162,10 +207,22 @@ mod tests {
 
     #[test]
     fn ratios_are_of_medians() {
+        let samples = |rates: &[f64]| -> Vec<Sample> {
+            let sample = |rate: &f64| Sample {
+                run: Run {
+                    rate: *rate,
+                    p50_micros: 7.0,
+                },
+                micros_per_write: 9.0,
+            };
+            rates.iter().map(sample).collect()
+        };
         let rates = |contestant| match contestant {
-            Contestant::Synchronous => vec![50.0, 40.0, 9_000.0],
-            Contestant::Alone => vec![100.0],
-            Contestant::Asynchronous | Contestant::StorageDaemon | Contestant::Quorum => vec![25.0],
+            Contestant::Synchronous => samples(&[50.0, 40.0, 9_000.0]),
+            Contestant::Alone => samples(&[100.0]),
+            Contestant::Asynchronous | Contestant::StorageDaemon | Contestant::Quorum => {
+                samples(&[25.0])
+            }
         };
         let mut results: Results = Vec::new();
         for contestant in Contestant::ALL {

@@ -12,11 +12,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use drqm_lab::interrupt::{self, Interrupted};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::ui::Ui;
+
+/// The kernel counts processor time in this part of a second.
+pub const TICKS_PER_SECOND: f64 = 100.0;
 
 /// How long a wait may overlook an interruption.
 const SLICE: Duration = Duration::from_millis(100);
@@ -161,6 +164,21 @@ impl Background {
     /// Asks it to end (SIGTERM).
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Processor time that it has taken so far, seconds.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn processor_time(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.group.as_raw_nonzero());
+        let stat = std::fs::read_to_string(&path).context(path)?;
+        // Behind the name, which may hold anything, the 12th and 13th field.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: Vec<f64> = ticks.filter_map(|text| text.parse().ok()).collect();
+        ensure!(ticks.len() == 2, "no processor time in `{stat}`");
+        Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
     }
 
     /// Waits for its end; `None` if it still runs at the deadline.

@@ -2,8 +2,10 @@
 //! looks for broken promises. Or two real processes suffer random faults, which is slower and nearer to the truth.
 //!
 //! Lives here: the command line. Does not live here: the simulation, which is a test of the engine
-//! (`replicator/engine/tests/pair_sim.rs`), and the rounds, which are one of the replicator
-//! (`replicator/tests/pair/campaign`).
+//! (`replicator/engine/tests/pair_sim.rs`), the model check, which is one too (`model.rs` beside it), and the rounds,
+//! which are one of the replicator (`replicator/tests/pair/campaign`).
+
+mod rules;
 
 use std::process::Command;
 use std::time::Duration;
@@ -25,6 +27,12 @@ pub const FAULTS: &str = "campaign::random_faults_lose_nothing_that_was_promised
 
 /// Power cuts on disks that forget what was not flushed.
 pub const POWER_CUTS: &str = "campaign::power_cuts_lose_nothing_that_was_flushed";
+
+/// Names the search of the model check that is wanted.
+const MODEL_ENV: &str = "DRQM_MODEL";
+
+/// All of them; without a name, the short ones.
+const EVERY_SEARCH: &str = "all";
 
 /// A campaign of a million lives takes hours.
 const CAMPAIGN: Duration = Duration::from_secs(48 * 3_600);
@@ -48,6 +56,12 @@ pub struct Args {
     /// Rounds of power cuts of two replicator processes instead, on disks that forget what was not flushed.
     #[arg(long, value_name = "N", conflicts_with_all = ["scenarios", "script", "processes"], value_parser = clap::value_parser!(u64).range(1..))]
     pub power_cuts: Option<u64>,
+    /// Every world within stated bounds instead: the model check, with its long searches.
+    #[arg(long, conflicts_with_all = ["scenarios", "seed", "script", "processes", "power_cuts"])]
+    pub model: bool,
+    /// Safety rules taken out, one at a time: the model check must notice each.
+    #[arg(long, conflicts_with_all = ["scenarios", "seed", "script", "processes", "power_cuts", "model"])]
+    pub rules: bool,
 }
 
 /// Lives them; true if every promise was kept.
@@ -65,6 +79,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<bool> {
     } else if let Some(count) = args.power_cuts {
         packages::ensure_also(&PACKAGES, ui.progress())?;
         rounds(POWER_CUTS, count, args.seed)
+    } else if args.rules {
+        return rules::run(ui);
+    } else if args.model {
+        let mut test = model();
+        test.env(MODEL_ENV, EVERY_SEARCH);
+        test
     } else {
         campaign(args.scenarios, args.seed)
     };
@@ -78,6 +98,12 @@ pub fn campaign(scenarios: u64, seed: u64) -> Command {
     test.env("DRQM_SIM_SCENARIOS", scenarios.to_string());
     test.env("DRQM_SIM_SEED", seed.to_string());
     test
+}
+
+/// The model check, which makes the short searches if it is not told more.
+fn model() -> Command {
+    let target = ["--package", "drqm-engine", "--test", "model"];
+    test_of(&target, "no_world_within_the_bounds_breaks_a_promise")
 }
 
 /// The command that lets two processes suffer so many rounds of [`FAULTS`] or [`POWER_CUTS`].
@@ -114,5 +140,6 @@ mod tests {
         Args::command().debug_assert();
         assert!(Args::try_parse_from(["simulate", "--scenarios", "0"]).is_err());
         assert!(Args::try_parse_from(["simulate", "--script", "1,2", "--seed", "3"]).is_err());
+        assert!(Args::try_parse_from(["simulate", "--model", "--rules"]).is_err());
     }
 }

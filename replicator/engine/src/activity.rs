@@ -32,6 +32,7 @@ pub(crate) fn extents_of(offset: u64, len: u64) -> std::ops::RangeInclusive<u64>
 }
 
 /// The active set and its transactions.
+#[derive(Clone, Hash)]
 pub(crate) struct ActivityLog {
     /// Durable members, with the time of their last use.
     active: BTreeMap<u64, u64>,

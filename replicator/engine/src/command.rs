@@ -5,7 +5,7 @@ use crate::role::Role;
 use crate::time::Wall;
 
 /// An order of the operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Become Primary or Secondary.
     SetRole {
@@ -42,7 +42,7 @@ pub enum Command {
 }
 
 /// Whose history stays after a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Keep {
     /// This side's; the other has to give its own up.
     Local,
@@ -51,7 +51,7 @@ pub enum Keep {
 }
 
 /// How a first Primary is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Initialize {
     /// The connected peer has said that it is empty.
     WithPeer,
@@ -60,7 +60,7 @@ pub enum Initialize {
 }
 
 /// A role request as the operator judged it (rulings 8 to 10).
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct JudgedRequest {
     /// uid of the custom resource.
     pub uid: String,
@@ -83,7 +83,7 @@ pub struct JudgedRequest {
 }
 
 /// Why a command was not carried out. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// The peer is Primary, or asked first.
     #[error("the peer is Primary")]
@@ -141,7 +141,7 @@ pub enum Refusal {
 }
 
 /// Who this half is and what it protects; written at creation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// This half.
     pub node: NodeId,

@@ -13,7 +13,7 @@ use crate::role::Role;
 use crate::settings::Mode;
 
 /// What a copy is, durably.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Disk {
     /// Just created, never written.
     #[default]
@@ -25,7 +25,7 @@ pub enum Disk {
 }
 
 /// A promise to the peer that it may become Primary with this head (E2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Grant {
     /// The head it will use.
     pub epoch: Epoch,
@@ -34,7 +34,7 @@ pub struct Grant {
 }
 
 /// A completion that this process sent and whose adoption it has not heard of (E3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SentCompletion {
     /// The resync it ended.
     pub id: ResyncId,
@@ -43,7 +43,7 @@ pub struct SentCompletion {
 }
 
 /// What a Primary's retained log holds of its run: whoever stands at `from` or later gets the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct LogRange {
     /// The first place that is served.
     pub from: Seq,
@@ -54,7 +54,7 @@ pub struct LogRange {
 }
 
 /// Durable facts of one side, plus the few of this process that the table needs.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Facts {
     /// The volume; none while empty.
     pub volume: VolumeId,
@@ -199,13 +199,28 @@ impl Decision {
 #[must_use]
 pub fn decide(mine: &Facts, theirs: &Facts) -> Decision {
     let decision = by_history(mine, theirs);
-    let Decision::Partitioned(_) = decision else {
-        return decision;
-    };
     match (gives_up(mine, theirs), gives_up(theirs, mine)) {
-        (true, false) => Decision::Target(since_common(mine, theirs)),
-        (false, true) => Decision::Source(since_common(mine, theirs)),
-        (false, false) | (true, true) => decision,
+        (true, false) if has_word(decision) => Decision::Target(since_common(mine, theirs)),
+        (false, true) if has_word(decision.mirrored()) => {
+            Decision::Source(since_common(mine, theirs))
+        }
+        (false | true, _) => decision,
+    }
+}
+
+/// Whether a side that decides so has a history that it can give up. Whoever it is given up for may have crashed
+/// since, and no longer know that it wrote; the copy may have begun to arrive.
+const fn has_word(decision: Decision) -> bool {
+    match decision {
+        Decision::Partitioned(_)
+        | Decision::Source(_)
+        | Decision::Superseding
+        | Decision::Refused(Mismatch::NoConsistentSource) => true,
+        Decision::AwaitFirstPrimary
+        | Decision::InSync
+        | Decision::Target(_)
+        | Decision::Superseded
+        | Decision::Refused(_) => false,
     }
 }
 
@@ -364,7 +379,7 @@ fn has_lost_count(mine: &Facts, theirs: &Facts) -> bool {
 }
 
 /// What the peer lacks of a retained log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Logged {
     Nothing,
     /// What comes after its position.

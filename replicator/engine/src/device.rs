@@ -22,7 +22,7 @@ const CLOSE_RETRY: Duration = Duration::from_secs(1);
 /// How often a device that could not be opened is tried again: what was in the way may be gone.
 const OPEN_RETRY: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Closed,
     Opening,
@@ -34,6 +34,7 @@ enum State {
 }
 
 /// The device of one volume.
+#[derive(Clone, Hash)]
 pub(crate) struct Device {
     state: State,
     /// The role asks for a device, and the gate is open.

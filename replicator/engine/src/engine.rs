@@ -16,7 +16,7 @@
 mod durable;
 mod stop;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use durable::{Emptying, Keeper, Pages};
@@ -67,7 +67,7 @@ pub enum OpenError {
 }
 
 /// What an I/O job was for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Job {
     GuestRead(crate::ids::GuestId),
     GuestWrite(Seq),
@@ -100,7 +100,7 @@ pub(crate) enum Job {
 }
 
 /// What a flush of the data was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum AfterFlush {
     Evict,
     Demote,
@@ -113,7 +113,7 @@ pub(crate) enum AfterFlush {
 }
 
 /// What all pages being durable is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum AfterPages {
     Evict,
     /// For the session that it was stored for.
@@ -125,6 +125,7 @@ pub(crate) enum AfterPages {
 }
 
 /// 128-bit identifiers from a seed.
+#[derive(Clone, Hash)]
 struct IdSource {
     seed: u128,
     drawn: u64,
@@ -147,6 +148,7 @@ impl IdSource {
 }
 
 /// One volume.
+#[derive(Clone, Hash)]
 pub struct Engine {
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
@@ -170,7 +172,7 @@ pub struct Engine {
     pub(crate) stopping: bool,
     keeper: Keeper,
     pages: Pages,
-    jobs: HashMap<JobId, Job>,
+    jobs: BTreeMap<JobId, Job>,
     next_job: u64,
     ids: IdSource,
     last_notified: Option<crate::status::Digest>,
@@ -268,7 +270,7 @@ impl Engine {
             stopping: false,
             keeper: Keeper::after(seq),
             pages: Pages::default(),
-            jobs: HashMap::new(),
+            jobs: BTreeMap::new(),
             next_job: 0,
             ids,
             last_notified: None,

@@ -10,7 +10,7 @@ use crate::ids::{CommandId, GuestId, JobId, SessionId};
 use crate::settings::Settings;
 
 /// What the device's user asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum GuestRequest {
     /// Read `len` bytes at `offset`.
     Read {
@@ -41,7 +41,7 @@ pub enum GuestRequest {
 }
 
 /// Why an I/O request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum IoError {
     /// The medium failed (EIO and everything like it).
     #[error("I/O error")]
@@ -52,7 +52,7 @@ pub enum IoError {
 }
 
 /// Why a session could not be opened, or ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LinkFault {
     /// Nobody answered, or the stream broke.
     Lost(String),
@@ -65,7 +65,7 @@ pub enum LinkFault {
 }
 
 /// A file system as its superblock names itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FsSignature {
     /// Which one.
     pub kind: FsKind,
@@ -74,7 +74,7 @@ pub struct FsSignature {
 }
 
 /// File systems that the format guard knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FsKind {
     /// XFS.
     Xfs,
@@ -83,11 +83,11 @@ pub enum FsKind {
 }
 
 /// Who keeps a device open.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Holder(pub String);
 
 /// One fact.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum Event {
     /// The device's user asked for something. Each is answered by exactly one
     /// [`crate::Effect::CompleteGuest`], unless the process ends.

@@ -11,7 +11,7 @@ use crate::settings::Mode;
 use crate::time::Wall;
 
 /// What the peer's process said before the first frame.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct PeerHello {
     /// The peer's half.
     pub node: NodeId,
@@ -22,7 +22,7 @@ pub struct PeerHello {
 }
 
 /// The content of one write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
     /// Bytes at an offset.
     Data {
@@ -43,7 +43,7 @@ pub enum Payload {
 }
 
 /// One place in the ordered stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WireWrite {
     /// Its place; contiguous within a session.
     pub seq: Seq,
@@ -60,7 +60,7 @@ pub struct WireWrite {
 }
 
 /// How far the primary is, by its own clock; rides on data and heartbeats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct PrimaryClock {
     /// The primary's clock.
     pub wall: Wall,
@@ -71,7 +71,7 @@ pub struct PrimaryClock {
 }
 
 /// A side's own summary, sent with heartbeats and on every change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct PeerReport {
     /// Role.
     pub role: Role,
@@ -86,7 +86,7 @@ pub struct PeerReport {
 }
 
 /// One frame. Who sends it is in brackets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// (both) Durable facts that the decision is made from.
     State(Box<Facts>),

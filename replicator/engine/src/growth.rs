@@ -24,7 +24,7 @@ use crate::settings::HASHED_BLOCK;
 use crate::superblock::Then;
 
 /// What the two sides know of each other's room, in one session.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(crate) struct Rooms {
     /// The peer's.
     pub(crate) theirs: u64,

@@ -102,7 +102,7 @@ impl Seq {
 }
 
 /// A place in a lineage: everything up to `seq` of that run, by the primary's clock at `wall`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Position {
     /// Lineage that the run wrote in.
     pub epoch: Epoch,

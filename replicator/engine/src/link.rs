@@ -34,6 +34,7 @@ use crate::write_path::Route;
 const UNJOINED_MAX: u32 = 3;
 
 /// What the two sides have joined for.
+#[derive(Clone, Hash)]
 pub(crate) enum Join {
     /// Both empty.
     Idle,
@@ -51,6 +52,7 @@ pub(crate) enum Join {
     Blocked(Decision),
 }
 
+#[derive(Clone, Hash)]
 enum Phase {
     /// Waiting until what is on its way to disk has arrived.
     Preparing,
@@ -63,6 +65,7 @@ enum Phase {
     Joined(Join),
 }
 
+#[derive(Clone, Hash)]
 struct Session {
     id: SessionId,
     hello: PeerHello,
@@ -79,7 +82,7 @@ struct Session {
 }
 
 /// What is known of the peer.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(crate) struct Link {
     session: Option<Session>,
     closing: Option<SessionId>,

@@ -16,7 +16,7 @@ use crate::meta::{self, BITMAP, BITS_PER_PAGE, BLOCK, Kind};
 use crate::settings::CHUNK_SHIFT;
 
 /// A set of chunks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Bitmap {
     words: Vec<u64>,
     chunks: u64,
@@ -125,6 +125,7 @@ pub(crate) fn chunks_of(offset: u64, len: u64) -> std::ops::RangeInclusive<u64> 
 }
 
 /// The dirty bits of one side and the state of their pages.
+#[derive(Clone, Hash)]
 pub(crate) struct Marks {
     base: Bitmap,
     after: Option<Bitmap>,

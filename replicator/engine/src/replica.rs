@@ -36,19 +36,20 @@ const READINGS_MAX: usize = 4096;
 /// An acknowledgement is sent at the latest after this many bytes while more is arriving.
 const ACK_BYTES: u64 = 64 << 10;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Progress {
     Waiting,
     Started,
     Done,
 }
 
+#[derive(Clone, Hash)]
 struct Incoming {
     write: WireWrite,
     progress: Progress,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Durability {
     Idle,
     /// `reached` is what the flush will have made durable, at the primary's clock.
@@ -62,6 +63,7 @@ enum Durability {
 }
 
 /// State of the receiving side.
+#[derive(Clone, Hash)]
 pub(crate) struct Replica {
     incoming: BTreeMap<Seq, Incoming>,
     questions: Questions,

@@ -11,7 +11,7 @@ use crate::settings::Mode;
 use crate::time::{Mono, Wall};
 
 /// What a copy is worth, in the words of the decision table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Data {
     /// Never held anything.
     #[default]
@@ -35,7 +35,7 @@ pub enum Data {
 }
 
 /// Where the connection stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LinkReport {
     /// No peer configured.
     Unconfigured,
@@ -50,7 +50,7 @@ pub enum LinkReport {
 }
 
 /// Why the device is, or is not, there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gate {
     /// Secondary.
     Closed,
@@ -71,7 +71,7 @@ pub enum Gate {
 }
 
 /// Progress of a resync.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SyncReport {
     /// Whether we are the source.
     pub source: bool,
@@ -84,7 +84,7 @@ pub struct SyncReport {
 }
 
 /// The state of a copy from before its resync.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotReport {
     /// When it was taken, by the local clock.
     pub taken: Wall,
@@ -95,7 +95,7 @@ pub struct SnapshotReport {
 }
 
 /// A verification: both copies compared while they are in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VerificationReport {
     /// Names the order.
     pub request: String,
@@ -110,7 +110,7 @@ pub struct VerificationReport {
 }
 
 /// How a role change went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransitionKind {
     /// First Primary of the pair.
     Creation,
@@ -123,7 +123,7 @@ pub enum TransitionKind {
 }
 
 /// The last role change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transition {
     /// How.
     pub kind: TransitionKind,
@@ -136,7 +136,7 @@ pub struct Transition {
 }
 
 /// Recovery point of a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct RecoveryReport {
     /// Everything the primary completed before `position.wall` is here.
     pub position: Position,

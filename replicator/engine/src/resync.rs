@@ -43,7 +43,7 @@ pub(crate) use walk::Walk;
 const RUNS_MAX: usize = 32 << 10;
 
 /// Progress of a copy in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Copy {
     pub(crate) source: bool,
     pub(crate) done: u64,
@@ -51,7 +51,7 @@ pub(crate) struct Copy {
     pub(crate) started: Mono,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     AwaitPeerBits,
     AwaitStored,
@@ -65,6 +65,7 @@ enum Stage {
 }
 
 /// What is read next.
+#[derive(Clone, Hash)]
 struct Wanted {
     offset: u64,
     len: u64,
@@ -73,6 +74,7 @@ struct Wanted {
 }
 
 /// The sending side.
+#[derive(Clone, Hash)]
 pub(crate) struct Source {
     id: ResyncId,
     extent: Extent,

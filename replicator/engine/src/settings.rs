@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::event::FsKind;
 
 /// When a write is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
     /// Locally done and queued for the peer.
     #[default]
@@ -25,7 +25,7 @@ impl Mode {
 }
 
 /// What a restarted Primary does when the peer does not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum WhenPeerUnknown {
     /// Start after the time limit.
     #[default]
@@ -35,7 +35,7 @@ pub enum WhenPeerUnknown {
 }
 
 /// What the Primary does when the peer is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum OnPeerLoss {
     /// Goes on alone; its own epoch tells so afterwards.
     #[default]
@@ -46,7 +46,7 @@ pub enum OnPeerLoss {
 }
 
 /// What the Primary does when the peer takes less than is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum OnCongestion {
     /// Writers wait for it.
     #[default]
@@ -56,7 +56,7 @@ pub enum OnCongestion {
 }
 
 /// What a copy keeps of itself before a resync makes it inconsistent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum SnapshotPolicy {
     /// No snapshot, no resync.
     #[default]
@@ -68,7 +68,7 @@ pub enum SnapshotPolicy {
 }
 
 /// A person wants the two copies compared, block by block, while they are in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VerifyOrder {
     /// Names the order: another name is another verification.
     pub request: String,
@@ -78,7 +78,7 @@ pub struct VerifyOrder {
 }
 
 /// Configuration of one volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// Replication mode; the Primary's rules a session.
     pub mode: Mode,

@@ -30,7 +30,7 @@ use undo::{Saved, Undo};
 const MARGIN_BYTES: u64 = 1 << 20;
 
 /// How far a snapshot is; durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// Not of use yet; the copy is as it was.
     Creating,
@@ -41,7 +41,7 @@ pub(crate) enum Stage {
 }
 
 /// The durable facts of a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Snapshot {
     pub(crate) id: SnapshotId,
     pub(crate) stage: Stage,
@@ -49,7 +49,7 @@ pub(crate) struct Snapshot {
 }
 
 /// The undo log as a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Room {
     Free,
     Used,
@@ -61,6 +61,7 @@ enum Room {
 }
 
 /// The snapshot of one copy.
+#[derive(Clone, Hash)]
 pub(crate) struct Snapshots {
     undo: Option<Undo>,
     room: Room,

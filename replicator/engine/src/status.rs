@@ -11,7 +11,7 @@ use crate::settings::CHUNK_SHIFT;
 use crate::verify::Verification;
 
 /// What a reconcile cares about: two equal digests need no notice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Digest {
     role: Role,
     data: Data,

@@ -22,7 +22,7 @@ use crate::time::Wall;
 pub(crate) const LINEAGE_MAX: usize = 17;
 
 /// Durable facts.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Superblock {
     pub(crate) volume: VolumeId,
     pub(crate) role: Role,
@@ -326,7 +326,7 @@ fn stage(code: u8) -> Option<Stage> {
 }
 
 /// What follows when a change of the superblock is durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Then {
     /// Nothing in particular.
     Nothing,
@@ -338,10 +338,10 @@ pub(crate) enum Then {
     BecameSecondary,
     /// Answer a command that only stores.
     Answer(CommandId),
-    /// Tell the peer that the grant is durable.
-    Granted(Epoch),
-    /// Tell the peer that its new head is ours too.
-    GrantAdopted(Epoch),
+    /// Tell the peer of this session that the grant is durable.
+    Granted(Epoch, Option<SessionId>),
+    /// Tell the peer of this session that its new head is ours too.
+    GrantAdopted(Epoch, Option<SessionId>),
     /// Tell the Primary of this session that the larger size is ours too.
     SendGrown(Option<SessionId>),
     /// Tell the source that the copy is marked.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Microseconds since the process started; never goes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Mono(pub u64);
 
 impl Mono {
@@ -22,11 +22,11 @@ impl Mono {
 
 /// Milliseconds since 1970 by a wall clock; 0 means unknown. For people and recovery points only:
 /// no decision of the engine compares two of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Wall(pub i64);
 
 /// Both clocks at the moment of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Now {
     /// For deadlines and rates.
     pub mono: Mono,

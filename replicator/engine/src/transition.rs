@@ -22,7 +22,7 @@ use crate::settings::{DRAIN_LIMIT, GRANT_LIMIT, HANDSHAKE_LIMIT};
 use crate::superblock::Then;
 use crate::time::{Mono, Wall};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Promotion: the two sides are comparing their states.
     AwaitJoin,
@@ -48,6 +48,7 @@ enum Stage {
 }
 
 /// A role change under way.
+#[derive(Clone, Hash)]
 pub(crate) struct Change {
     pub(crate) command: CommandId,
     stage: Stage,

@@ -21,6 +21,7 @@ use crate::settings::{CHUNK_SHIFT, VerifyOrder};
 use crate::time::{Mono, Wall};
 
 /// One verification.
+#[derive(Clone, Hash)]
 pub(crate) struct Verification {
     order: VerifyOrder,
     /// Key of the hashes; a new one for each session, so that nothing of an old one counts.

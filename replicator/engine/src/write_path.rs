@@ -12,7 +12,7 @@ mod completion;
 mod congestion;
 mod log;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use congestion::Congestion;
 
@@ -38,7 +38,7 @@ const PARKED_MAX: usize = 1024;
 const UNSENT: Seq = Seq::NEVER;
 
 /// Where the next write goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Route {
     /// To the peer, in order; the peer will then have everything.
     InOrder,
@@ -50,6 +50,7 @@ pub(crate) enum Route {
     Marked,
 }
 
+#[derive(Clone, Hash)]
 struct InFlight {
     /// Answered when the last piece is done; `None` once answered.
     guest: Option<GuestId>,
@@ -75,21 +76,22 @@ impl InFlight {
     }
 }
 
+#[derive(Clone, Hash)]
 struct Pieces {
     left: usize,
     failed: bool,
 }
 
 /// The Primary's requests.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(crate) struct WritePath {
     parked: VecDeque<(GuestId, GuestRequest)>,
-    pieces: HashMap<GuestId, Pieces>,
+    pieces: BTreeMap<GuestId, Pieces>,
     writes: BTreeMap<Seq, InFlight>,
     /// How many of `writes` are not on the current session.
     off_session: usize,
     /// Ranges being written locally.
-    local: HashMap<JobId, (u64, u64)>,
+    local: BTreeMap<JobId, (u64, u64)>,
     /// Ranges of chunk copies being read: `(offset, len)`.
     pub(crate) locks: Vec<(u64, u64)>,
     /// Last place given in the stream to the peer.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drqm_lab::interrupt;
+use drqm_tests::measure::distance::{self, DistanceArgs};
 use drqm_tests::measure::idle::{self, IdleArgs};
 use drqm_tests::measure::power_cut::{self, PowerCutArgs};
 use drqm_tests::measure::{self, WriteArgs};
@@ -25,6 +26,8 @@ struct Args {
 enum Command {
     /// Writes through NBD sockets: replicated, alone, and qemu-storage-daemon's quorum.
     Write(WriteArgs),
+    /// The same at distances: a path that takes time lies between the halves.
+    Distance(DistanceArgs),
     /// Power cuts of the primary under load: every confirmed message is looked for.
     PowerCut(PowerCutArgs),
     /// A pair with nothing to do: writes to the API, memory, processor time.
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let ui = Ui::auto();
     let result = interrupt::install().and_then(|()| match args.command {
         Command::Write(write) => measure::write(&write, &ui),
+        Command::Distance(distance) => distance::distance(&distance, &ui),
         Command::PowerCut(series) => power_cut::power_cut(&series, &ui),
         Command::Idle(interval) => idle::idle(&interval, &ui),
     });

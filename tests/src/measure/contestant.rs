@@ -1,6 +1,6 @@
 //! The programs that are measured, and how each is started and ended.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::delay;
 use crate::process::{self, Background};
 use crate::wait::{Look, wait_until};
 
@@ -74,11 +75,30 @@ impl Contestant {
                 vec![volume(replicator, &folder, "one", Some(&socket))],
                 None,
             ),
-            Self::Asynchronous => pair(replicator, &folder, &socket, &[])?,
-            Self::Synchronous => pair(replicator, &folder, &socket, &["--synchronous"])?,
+            Self::Asynchronous | Self::Synchronous => {
+                pair(replicator, &folder, &socket, self.mode(), None)?
+            }
             Self::StorageDaemon => (vec![storage_daemon(&folder, &socket)?], None),
             Self::Quorum => quorum(&folder, &socket)?,
         };
+        self.serve(socket, (commands, copies))
+    }
+
+    /// Starts a pair between whose halves a round trip takes so long.
+    pub(super) fn start_apart(
+        self,
+        replicator: &Path,
+        folder: &Path,
+        round_trip: Duration,
+    ) -> Result<Running> {
+        std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
+        let socket = folder.join("nbd");
+        let way = Some(round_trip / 2);
+        let setup = pair(replicator, folder, &socket, self.mode(), way)?;
+        self.serve(socket, setup)
+    }
+
+    fn serve(self, socket: PathBuf, (commands, copies): Setup) -> Result<Running> {
         let mut processes = Vec::new();
         for mut command in commands {
             processes.push(Background::start(&mut command, None)?);
@@ -91,6 +111,13 @@ impl Contestant {
         };
         running.wait_until_served()?;
         Ok(running)
+    }
+
+    fn mode(self) -> &'static [&'static str] {
+        match self {
+            Self::Synchronous => &["--synchronous"],
+            Self::Alone | Self::Asynchronous | Self::StorageDaemon | Self::Quorum => &[],
+        }
     }
 }
 
@@ -117,6 +144,12 @@ impl Running {
                 Err(error) => Look::NotYet(error.to_string()),
             })
         })
+    }
+
+    /// Processor time that its processes have taken so far, seconds.
+    pub(super) fn processor_time(&self) -> Result<f64> {
+        let times = self.processes.iter().map(Background::processor_time);
+        times.sum()
     }
 
     /// Ends it in order, the one that writes first, and compares the copies if there are two.
@@ -151,15 +184,25 @@ fn volume(replicator: &Path, folder: &Path, name: &str, socket: Option<&Path>) -
     command
 }
 
-fn pair(replicator: &Path, folder: &Path, socket: &Path, mode: &[&str]) -> Result<Setup> {
-    let [here, there] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+/// A secondary and a primary; with a way between them, either reaches the other by it.
+fn pair(
+    replicator: &Path,
+    folder: &Path,
+    socket: &Path,
+    mode: &[&str],
+    way: Option<Duration>,
+) -> Result<Setup> {
+    let [here, there] = [free_port()?, free_port()?].map(|p| SocketAddr::from(([127, 0, 0, 1], p)));
+    let reached = |address: SocketAddr| way.map_or(Ok(address), |w| delay::path(address, w));
+    let [to_here, to_there] = [reached(here)?, reached(there)?].map(|a| a.to_string());
+    let [here, there] = [here, there].map(|a| a.to_string());
     let mut secondary = volume(replicator, folder, "secondary", None);
     secondary
-        .args(["--listen", &there, "--peer", &here])
+        .args(["--listen", &there, "--peer", &to_here])
         .args(mode);
     let mut primary = volume(replicator, folder, "primary", Some(socket));
     primary
-        .args(["--listen", &here, "--peer", &there])
+        .args(["--listen", &here, "--peer", &to_there])
         .args(mode);
     let data = |name: &str| folder.join(name).join("measure_volume/data");
     Ok((

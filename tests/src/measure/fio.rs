@@ -13,6 +13,9 @@ use crate::process;
 /// What fio may take beyond the time it writes.
 const AROUND: Duration = Duration::from_secs(60);
 
+/// Seconds of writing before it counts.
+pub(super) const WARM_UP: u32 = 1;
+
 /// How fio writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Workload {
@@ -40,16 +43,25 @@ pub(super) const WORKLOADS: [Workload; 3] = [
     },
 ];
 
-/// Writes per second.
-pub(super) fn run(socket: &Path, workload: Workload, seconds: u32) -> Result<f64> {
+/// What a run found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Run {
+    /// Writes per second.
+    pub(super) rate: f64,
+    /// What half of the writes took at most, microseconds.
+    pub(super) p50_micros: f64,
+}
+
+/// Writes to a socket for so many seconds.
+pub(super) fn run(socket: &Path, workload: Workload, seconds: u32) -> Result<Run> {
     let mut fio = Command::new("fio");
     fio.args([
         "--name=write",
         "--ioengine=nbd",
         "--rw=randwrite",
         "--time_based",
-        "--ramp_time=1",
     ]);
+    fio.arg(format!("--ramp_time={WARM_UP}"));
     fio.args(["--norandommap", "--randrepeat=0", "--output-format=json"]);
     fio.arg(format!("--uri=nbd+unix:///?socket={}", socket.display()));
     fio.arg(format!("--bs={}", workload.block))
@@ -63,15 +75,20 @@ pub(super) fn run(socket: &Path, workload: Workload, seconds: u32) -> Result<f64
         socket.display(),
         finished.complaint()
     );
-    rate(&finished.stdout).with_context(|| format!("fio on {} printed no rate", socket.display()))
+    found(&finished.stdout).with_context(|| format!("fio on {} printed no rate", socket.display()))
 }
 
 /// Its JSON comes after whatever else it has to say.
-fn rate(text: &str) -> Option<f64> {
+fn found(text: &str) -> Option<Run> {
     let document: Value = serde_json::from_str(&text[text.find('{')?..]).ok()?;
     let job = &document["jobs"][0];
     let rate = job["write"]["iops"].as_f64()?;
-    (job["error"] == 0 && rate > 0.0).then_some(rate)
+    let p50 = job["write"]["clat_ns"]["percentile"]["50.000000"].as_f64()?;
+    let run = Run {
+        rate,
+        p50_micros: p50 / 1e3,
+    };
+    (job["error"] == 0 && rate > 0.0).then_some(run)
 }
 
 #[cfg(test)]
@@ -80,13 +97,15 @@ mod tests {
 
     #[test]
     fn the_rate_is_read_and_errors_are_none() {
-        let good = r#"note: latency {"jobs":[{"error":0,"write":{"iops":12.5}}]}"#;
-        assert_eq!(rate(good.trim_start_matches("note: latency ")), Some(12.5));
-        assert_eq!(rate(good), Some(12.5));
-        assert_eq!(
-            rate(r#"{"jobs":[{"error":5,"write":{"iops":12.5}}]}"#),
-            None
-        );
-        assert_eq!(rate("nothing"), None);
+        let write = r#"{"iops":12.5,"clat_ns":{"percentile":{"50.000000":21000}}}"#;
+        let good = format!(r#"note: latency {{"jobs":[{{"error":0,"write":{write}}}]}}"#);
+        let run = Run {
+            rate: 12.5,
+            p50_micros: 21.0,
+        };
+        assert_eq!(found(good.trim_start_matches("note: latency ")), Some(run));
+        assert_eq!(found(&good), Some(run));
+        assert_eq!(found(&good.replace("\"error\":0", "\"error\":5")), None);
+        assert_eq!(found("nothing"), None);
     }
 }

@@ -15,14 +15,12 @@ use super::pair;
 use crate::demo::options::Mode;
 use crate::demo::steps;
 use crate::demo::world::World;
+use crate::process::TICKS_PER_SECOND;
 use crate::ui::Ui;
 use crate::wait::{Look, wait_until};
 
 /// Everything that drqm runs in its namespace has an account there.
 const OURS: &str = "system:serviceaccount:drqm-system:";
-
-/// Processor time is counted in this part of a second.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Messages that are put first: a pair that is in use, and idle now.
 const MESSAGES: u64 = 100;

@@ -147,7 +147,7 @@ fn assert_sound(a: &Facts, b: &Facts) {
                 assert_served_from_log(a, b);
             }
             // A history of its own makes way only where a person has said so.
-            if matches!(by_history(a, b), Decision::Partitioned(_)) {
+            if !matches!(by_history(a, b), Decision::Source(_)) {
                 assert!(a.lineage.contains(&b.given_up_for));
             }
         }
@@ -188,6 +188,17 @@ fn a_choice_ends_a_partition_and_nothing_else() {
     assert_eq!(decide(&winner, &primary), parted);
     let other = facts(1, &[4, 1]);
     assert_eq!(decide(&other, &given_up(&loser)), parted);
+    // The winner has crashed since, and no longer knows of its tail; the copy had begun to arrive.
+    let (behind, before) = (facts(1, &[3]), facts(2, &[4, 3]));
+    for disk in [Disk::Consistent, Disk::Inconsistent] {
+        let ahead = Facts {
+            disk,
+            ..before.clone()
+        };
+        assert_ne!(decide(&behind, &ahead), Decision::Source(Extent::Full));
+        let on = decide(&behind, &given_up(&ahead));
+        assert_eq!(on, Decision::Source(Extent::Full));
+    }
     // The winner has gone on.
     let later = facts(1, &[5, 3, 1]);
     let on = decide(&later, &given_up(&loser));

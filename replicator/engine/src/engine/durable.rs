@@ -14,7 +14,7 @@ use crate::meta::{self, BLOCK, Kind, RING_A, RING_B, RING_SLOTS};
 use crate::superblock::Then;
 
 /// The transaction with nobody in it that ends a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Emptying {
     No,
     Wanted,
@@ -22,7 +22,7 @@ pub(super) enum Emptying {
 }
 
 /// Superblock writes: at most one change set on its way.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(super) struct Keeper {
     seq: u64,
     pending: Vec<Then>,
@@ -48,7 +48,7 @@ impl Keeper {
 }
 
 /// Page writes: at most one batch on its way, so that no page is written twice at once.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(super) struct Pages {
     left: usize,
     running: Vec<AfterPages>,
@@ -102,8 +102,8 @@ impl Engine {
                 Then::BecamePrimary => self.became_primary(out),
                 Then::BecameSecondary => self.became_secondary(out),
                 Then::Answer(id) => out.push(Effect::Answer { id, result: Ok(()) }),
-                Then::Granted(epoch) => self.grant_durable(epoch, out),
-                Then::GrantAdopted(epoch) => self.grant_adopted(epoch, out),
+                Then::Granted(epoch, asked) => self.grant_durable(epoch, asked, out),
+                Then::GrantAdopted(epoch, told) => self.grant_adopted(epoch, told, out),
                 Then::ResyncReady(id) => self.resync_marked(id, out),
                 Then::SendCompletion(id) => self.send_completion(id, out),
                 Then::Adopted(id) => self.adoption_durable(id, out),

@@ -15,6 +15,7 @@ use crate::hashes;
 use crate::ids::{ResyncId, Seq};
 use crate::settings::{HASHED_MAX, RESYNC_WINDOW_BYTES};
 
+#[derive(Clone, Hash)]
 struct Question {
     after: Seq,
     offset: u64,
@@ -25,7 +26,7 @@ struct Question {
 }
 
 /// What is to be compared, in the order of arrival.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(super) struct Questions {
     open: BTreeMap<u64, Question>,
     bytes: u64,

@@ -16,6 +16,7 @@ use crate::superblock::Then;
 use crate::time::Mono;
 
 /// The receiving side.
+#[derive(Clone, Hash)]
 pub(crate) struct Target {
     extent: Extent,
     id: Option<ResyncId>,

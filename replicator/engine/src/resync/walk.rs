@@ -19,6 +19,7 @@ const READS_MAX: usize = 8;
 const PACE_AHEAD: Duration = Duration::from_millis(100);
 
 /// A walk through chunks, at a rate, with a bound of what is under way.
+#[derive(Clone, Hash)]
 pub(crate) struct Walk {
     pub(crate) pending: Bitmap,
     cursor: u64,

@@ -36,7 +36,7 @@ const WINDOW: usize = 4 << 20;
 type Run = (u64, u64);
 
 /// Orders for the log, or because of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UndoJob {
     Make(SnapshotId),
     /// Old content is read.
@@ -54,14 +54,14 @@ pub(crate) enum UndoJob {
 }
 
 /// What a write to the log holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Saved {
     id: SnapshotId,
     runs: Vec<Run>,
     bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// A log of an earlier process is read, up to here.
     Loading {
@@ -85,6 +85,7 @@ enum Phase {
 }
 
 /// The log of one snapshot.
+#[derive(Clone, Hash)]
 pub(super) struct Undo {
     id: SnapshotId,
     phase: Phase,
@@ -102,6 +103,7 @@ pub(super) struct Undo {
 }
 
 /// A record's header, with what lies behind it.
+#[derive(Clone, Hash)]
 struct Record {
     run: Run,
     zero: bool,
@@ -110,6 +112,7 @@ struct Record {
     bytes: usize,
 }
 
+#[derive(Clone, Hash)]
 enum Look {
     Record(Record),
     /// It may be whole in the next window.

@@ -8,7 +8,7 @@ use crate::compare::Grant;
 use crate::effect::Effect;
 use crate::engine::{AfterPages, Engine};
 use crate::frame::Frame;
-use crate::ids::{Epoch, RunId};
+use crate::ids::{Epoch, RunId, SessionId};
 use crate::link::Join;
 use crate::report::TransitionKind;
 use crate::role::Role;
@@ -55,7 +55,7 @@ impl Engine {
                 if let Some(report) = &mut self.link.report {
                     report.role = Role::Primary;
                 }
-                self.persist(Then::Granted(epoch));
+                self.persist(Then::Granted(epoch, self.link.session_id()));
             }
             Some(Join::Idle | Join::Ahead | Join::Behind | Join::Source(_) | Join::Blocked(_))
             | None => {
@@ -64,11 +64,18 @@ impl Engine {
         }
     }
 
-    pub(crate) fn grant_durable(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+    /// A newer session compares what is durable; the answer belongs to the one that it was asked in.
+    pub(crate) fn grant_durable(
+        &mut self,
+        epoch: Epoch,
+        asked: Option<SessionId>,
+        out: &mut Vec<Effect>,
+    ) {
         if self.sb.bits_void {
             self.store_pages(AfterPages::Voided);
         }
-        if self.sb.grant.is_some_and(|g| g.epoch == epoch) {
+        let same = self.link.session_id() == asked;
+        if same && self.sb.grant.is_some_and(|g| g.epoch == epoch) {
             self.send(
                 Frame::PromoteAnswer {
                     epoch,
@@ -107,12 +114,19 @@ impl Engine {
         self.peer_has_everything();
         self.sb.sealed = false;
         self.replica.begin(epoch, run, true);
-        self.persist(Then::GrantAdopted(epoch));
+        self.persist(Then::GrantAdopted(epoch, self.link.session_id()));
         Ok(())
     }
 
-    pub(crate) fn grant_adopted(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
-        self.send(Frame::PromoteAdopted { epoch }, out);
+    pub(crate) fn grant_adopted(
+        &mut self,
+        epoch: Epoch,
+        told: Option<SessionId>,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.link.session_id() == told {
+            self.send(Frame::PromoteAdopted { epoch }, out);
+        }
     }
 
     pub(crate) fn promotion_adopted(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {

@@ -29,7 +29,7 @@ const DELAY_MAX: Duration = Duration::from_millis(20);
 const DELAY_CREDIT: Duration = Duration::from_millis(2);
 
 /// How full the window was, and how often that has ended badly.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(crate) struct Congestion {
     /// When the next write may start.
     admits_from: Mono,

@@ -111,6 +111,7 @@ impl Engine {
     }
 }
 
+#[derive(Clone, Hash)]
 enum Content {
     Data(Bytes),
     Zeros,
