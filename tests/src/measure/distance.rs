@@ -111,13 +111,23 @@ fn render(cases: &[Case]) -> String {
     let rows = cases.iter().map(|case| {
         let rate = case.middle(|r| r.rate);
         let p50 = case.middle(|r| r.p50_micros);
-        let beyond = p50 - case.round_trip.as_secs_f64() * 1e6;
+        // Only a synchronous write waits for the other side.
+        let beyond = match case.mode {
+            Contestant::Synchronous => {
+                let waited = p50 - case.round_trip.as_secs_f64() * 1e6;
+                format!("{waited:.0}")
+            }
+            Contestant::Asynchronous
+            | Contestant::Alone
+            | Contestant::StorageDaemon
+            | Contestant::Quorum => String::new(),
+        };
         vec![
             case.name(),
             format!("{rate:.0}"),
             format!("{:.2}", rate / near(case)),
             format!("{p50:.0}"),
-            format!("{beyond:.0}"),
+            beyond,
         ]
     });
     let header = [
@@ -144,6 +154,6 @@ mod tests {
             });
         }
         let text = render(&cases);
-        assert!(text.contains("0.33") && text.contains("100"), "{text}");
+        assert!(text.contains("0.33") && text.contains(" 100 "), "{text}");
     }
 }

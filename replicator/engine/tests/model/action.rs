@@ -103,7 +103,9 @@ impl World {
         let Some(engine) = &side.engine else { return };
         if side.device == Device::Published {
             if left.writes > 0 && engine.has_room() {
-                all.extend((0..CHUNKS).map(|c| Action::Write(n, c)));
+                // Chunks are alike: the first write may go to the first.
+                let chunks = if self.book.is_empty() { 1 } else { CHUNKS };
+                all.extend((0..chunks).map(|c| Action::Write(n, c)));
             }
             if left.flushes > 0 && engine.has_room() {
                 all.push(Action::Flush(n));
@@ -132,7 +134,8 @@ impl World {
     }
 
     fn of_faults(&self, n: usize, all: &mut Vec<Action>) {
-        if !self.is_up(n) || self.left.kills + self.left.power_cuts == 0 {
+        let spared = self.bounds.only_secondary_lost && n == 0;
+        if spared || !self.is_up(n) || self.left.kills + self.left.power_cuts == 0 {
             return;
         }
         let io = &self.sides[n].io;
@@ -230,20 +233,18 @@ impl World {
             Action::Revert(n) => self.revert(n),
             Action::Wait => self.wait_for_timer(),
         }
-        if self.bounds.is_coarse {
-            self.disks_end();
-        }
+        self.disks_end();
         if self.failure.is_none() && self.is_quiet() {
             self.check_quiet();
         }
     }
 
-    /// Everything that disks are doing ends, in order; what disturbs nobody arrives.
+    /// Where that is so, everything that disks are doing ends, in order.
     fn disks_end(&mut self) {
         while self.failure.is_none() {
             let busy = (0..2).find(|n| {
                 let io = &self.sides[*n].io;
-                !io.data.is_empty() || !io.meta.is_empty()
+                self.bounds.is_coarse[*n] && (!io.data.is_empty() || !io.meta.is_empty())
             });
             let Some(n) = busy else { break };
             if self.sides[n].io.data.is_empty() {

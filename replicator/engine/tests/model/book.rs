@@ -91,6 +91,11 @@ impl Book {
         own.fold(0, |set, (i, _)| set | 1 << i)
     }
 
+    /// Whether nobody has written.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
     /// The user of a side writes to a chunk; none if it waits for an earlier one to it.
     pub(crate) fn write(&mut self, n: usize, id: u64, chunk: usize) -> Option<u8> {
         let page = &mut self.pages[n];

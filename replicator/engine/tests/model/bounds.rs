@@ -35,8 +35,10 @@ pub(crate) struct Bounds {
     pub(crate) keeps_log: bool,
     /// How long a started Primary waits for the other side's word.
     pub(crate) peer_check: Duration,
-    /// Requests to disks end at once.
-    pub(crate) is_coarse: bool,
+    /// Side 0, which begins as Primary, is not lost.
+    pub(crate) only_secondary_lost: bool,
+    /// Requests to a side's disks end at once.
+    pub(crate) is_coarse: [bool; 2],
     pub(crate) budget: Budget,
 }
 
@@ -48,7 +50,8 @@ impl Bounds {
             snapshots: SnapshotPolicy::Never,
             keeps_log: false,
             peer_check: Duration::from_secs(30),
-            is_coarse: true,
+            only_secondary_lost: false,
+            is_coarse: [true; 2],
             budget,
         }
     }
@@ -56,7 +59,16 @@ impl Bounds {
     /// Requests to disks end one by one, at any time.
     const fn fine(self) -> Self {
         Self {
-            is_coarse: false,
+            is_coarse: [false; 2],
+            ..self
+        }
+    }
+
+    /// Only side 1's requests end at any time, and only it is lost.
+    const fn fine_secondary(self) -> Self {
+        Self {
+            only_secondary_lost: true,
+            is_coarse: [true, false],
             ..self
         }
     }
@@ -189,6 +201,30 @@ pub(crate) const SHORT: &[Bounds] = &[
     )
     .with_snapshots(),
     Bounds::new(
+        "timers",
+        Mode::Asynchronous,
+        Budget {
+            writes: 1,
+            cuts: 1,
+            connects: 1,
+            promotions: 1,
+            waits: 2,
+            ..NOTHING
+        },
+    ),
+    Bounds::new(
+        "adopted",
+        Mode::Asynchronous,
+        Budget {
+            writes: 1,
+            cuts: 1,
+            connects: 2,
+            power_cuts: 1,
+            ..NOTHING
+        },
+    )
+    .fine_secondary(),
+    Bounds::new(
         "any order",
         Mode::Asynchronous,
         Budget {
@@ -216,6 +252,33 @@ pub(crate) const LONG: &[Bounds] = &[
             ..NOTHING
         },
     ),
+    Bounds::new(
+        "apart, two cuts",
+        Mode::Asynchronous,
+        Budget {
+            writes: 1,
+            cuts: 2,
+            connects: 2,
+            promotions_apart: 1,
+            demotions: 1,
+            resolutions: 1,
+            ..NOTHING
+        },
+    ),
+    Bounds::new(
+        "apart, two cuts, with a log",
+        Mode::Asynchronous,
+        Budget {
+            writes: 1,
+            cuts: 2,
+            connects: 2,
+            promotions_apart: 1,
+            demotions: 1,
+            resolutions: 1,
+            ..NOTHING
+        },
+    )
+    .with_log(),
     Bounds::new(
         "apart and lost",
         Mode::Asynchronous,
@@ -348,10 +411,22 @@ pub(crate) const LONG: &[Bounds] = &[
             cuts: 1,
             connects: 1,
             promotions_apart: 1,
-            demotions: 1,
-            resolutions: 1,
             ..NOTHING
         },
     )
     .fine(),
+    Bounds::new(
+        "switched and apart",
+        Mode::Asynchronous,
+        Budget {
+            writes: 1,
+            cuts: 1,
+            connects: 2,
+            promotions: 1,
+            promotions_apart: 1,
+            demotions: 1,
+            resolutions: 1,
+            ..NOTHING
+        },
+    ),
 ];
