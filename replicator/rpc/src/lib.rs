@@ -50,8 +50,9 @@ pub const PEER_PROTOCOL_MAX: u32 = 1;
 /// Largest peer frame, bytes: one 1 MiB write, or a batch, plus its headers.
 pub const MAX_FRAME_BYTES: usize = (1 << 20) + (64 << 10);
 
-/// HTTP/2 stream window of the peer stream, bytes: 100 ms at 1 Gbit/s is 12.5 MB.
-pub const STREAM_WINDOW: u32 = 16 << 20;
+/// HTTP/2 stream window of the peer stream, bytes: wider than what the engine lets be on its way (64 MiB of writes, 8 MiB of
+/// a copy, what frames add), so that the engine's windows alone decide, at any distance. They bound the memory too.
+pub const STREAM_WINDOW: u32 = 80 << 20;
 
 /// HTTP/2 connection window of the peer connection, bytes: more than its one stream may hold.
 pub const CONNECTION_WINDOW: u32 = STREAM_WINDOW + (1 << 20);
