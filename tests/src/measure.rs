@@ -32,7 +32,7 @@ const PACKAGES: [&str; 2] = ["fio", "qemu-system-common"];
 
 /// How long and how often.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct WriteArgs {
+pub struct RunArgs {
     /// Seconds of each run, after one to warm up.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: u32,
@@ -76,7 +76,7 @@ impl Drop for Scratch {
 ///
 /// # Errors
 /// When a program is missing or fails, or copies differ at the end.
-pub fn write(args: &WriteArgs, ui: &Ui) -> Result<()> {
+pub fn write(args: &RunArgs, ui: &Ui) -> Result<()> {
     packages::ensure_also(&PACKAGES, ui.progress())?;
     let replicator = build::measuring_replicator(&args.profile)?;
     let scratch = Scratch::new()?;
@@ -93,7 +93,7 @@ pub fn write(args: &WriteArgs, ui: &Ui) -> Result<()> {
     Ok(())
 }
 
-fn measure(args: &WriteArgs, running: &[Running], ui: &Ui) -> Result<Results> {
+fn measure(args: &RunArgs, running: &[Running], ui: &Ui) -> Result<Results> {
     let mut results: Results = Vec::new();
     for one in running {
         results.extend(WORKLOADS.map(|workload| (one.contestant, workload, Vec::new())));

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drqm_lab::interrupt;
-use drqm_tests::measure::distance::{self, DistanceArgs};
+use drqm_tests::measure::distance;
 use drqm_tests::measure::idle::{self, IdleArgs};
 use drqm_tests::measure::power_cut::{self, PowerCutArgs};
-use drqm_tests::measure::{self, WriteArgs};
+use drqm_tests::measure::{self, RunArgs};
 use drqm_tests::ui::Ui;
 
 /// Numbers of drqm: beside those of others in the same run, and of pairs on the lab's clusters.
@@ -25,9 +25,9 @@ struct Args {
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Writes through NBD sockets: replicated, alone, and qemu-storage-daemon's quorum.
-    Write(WriteArgs),
+    Write(RunArgs),
     /// The same at distances: a path that takes time lies between the halves.
-    Distance(DistanceArgs),
+    Distance(RunArgs),
     /// Power cuts of the primary under load: every confirmed message is looked for.
     PowerCut(PowerCutArgs),
     /// A pair with nothing to do: writes to the API, memory, processor time.

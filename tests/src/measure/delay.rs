@@ -15,7 +15,8 @@ const ON_THE_WAY: usize = 8192;
 
 const PIECE: usize = 64 << 10;
 
-/// Listens at a port of its own and leads to another address. Its threads end with the connections.
+/// Listens at a port of its own and leads to another address. A connection's threads end with it,
+/// the one that listens with the program.
 pub(super) fn path(to: SocketAddr, one_way: Duration) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no port on loopback")?;
     let address = listener.local_addr()?;

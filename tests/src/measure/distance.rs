@@ -8,28 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Args as ClapArgs;
 use drqm_lab::packages;
 
 use super::contestant::{Contestant, Running};
 use super::fio::{self, Run, WORKLOADS, Workload};
-use super::{PACKAGES, Scratch, median};
+use super::{PACKAGES, RunArgs, Scratch, median};
 use crate::build;
 use crate::ui::Ui;
-
-/// How long and how often.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct DistanceArgs {
-    /// Seconds of each run, after one to warm up.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub seconds: u32,
-    /// Runs of each kind; the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rounds: u32,
-    /// Cargo profile of the replicator.
-    #[arg(long, default_value = "release")]
-    pub profile: String,
-}
 
 /// A pair at a distance, and how it is written to.
 struct Case {
@@ -70,7 +55,7 @@ fn cases() -> Vec<Case> {
 ///
 /// # Errors
 /// When a program is missing or fails, or copies differ at the end.
-pub fn distance(args: &DistanceArgs, ui: &Ui) -> Result<()> {
+pub fn distance(args: &RunArgs, ui: &Ui) -> Result<()> {
     packages::ensure_also(&PACKAGES, ui.progress())?;
     let replicator = build::measuring_replicator(&args.profile)?;
     let scratch = Scratch::new()?;

@@ -2,11 +2,12 @@
 
 use drqm_engine::command::{Command, Initialize, JudgedRequest, Keep};
 use drqm_engine::ids::{Epoch, GuestId};
+use drqm_engine::report::Data;
 use drqm_engine::role::Role;
 use drqm_engine::{Event, GuestRequest};
 
 use crate::disk::{CHUNKS, Request, block, place};
-use crate::world::{Device, World};
+use crate::world::{Device, Link, World};
 
 /// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ impl World {
         if !self.is_up(n) {
             return all.push(Action::Start(n));
         }
-        let comes = |l: &crate::world::Link| side.session == Some(l.number) && !l.to[n].is_empty();
+        let comes = |l: &Link| side.session == Some(l.number) && !l.to[n].is_empty();
         if self.link.as_ref().is_some_and(comes) {
             all.push(Action::Deliver(n));
         }
@@ -114,11 +115,11 @@ impl World {
         if side.command.is_some() {
             return;
         }
-        let (role, data) = (engine.report().role, engine.report().data);
-        if left.reverts > 0 && data == drqm_engine::report::Data::InconsistentSnap {
+        let report = engine.report();
+        if left.reverts > 0 && report.data == Data::InconsistentSnap {
             all.push(Action::Revert(n));
         }
-        if role == Role::Secondary {
+        if report.role == Role::Secondary {
             if left.promotions > 0 {
                 all.push(Action::Promote(n, false));
             }

@@ -1,4 +1,5 @@
-//! What users wrote and were told, and what must therefore hold (guarantees G1 to G6).
+//! What users wrote and were told, and what must therefore hold (guarantees G1 to G6, as far as it
+//! looks: not what a flush promises on both sides, the stated recovery point, or errors that users get).
 //!
 //! Each write puts a number of its own into one chunk; what it went over is remembered, so an image says which
 //! writes it holds. What may be missing: what a person gave up, and the tail of a run that was lost.

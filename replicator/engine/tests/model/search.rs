@@ -25,7 +25,7 @@ impl Hasher for Collected {
     }
 }
 
-/// A hash that no two values share.
+/// 128 bits: that two values share them is too improbable to happen.
 pub(crate) fn digest(value: &impl Hash) -> [u8; 16] {
     let mut collected = Collected::default();
     value.hash(&mut collected);
