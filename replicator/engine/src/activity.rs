@@ -3,7 +3,8 @@
 //! A data write starts only when its extents are in a durable transaction (R-AL1). Every transaction
 //! holds the complete active set, so recovery takes the newest valid one. One transaction is under
 //! way at a time; what is needed meanwhile joins the next (R-AL3). Who writes one extent after the other gets
-//! some ahead in the same transaction (R-AL4).
+//! some ahead in the same transaction (R-AL4). What stands after the newest valid one and cannot be read was torn by
+//! the crash, and then nothing was written under it, or has been durable and is lost: that looks the same (R-AL6).
 //!
 //! Does not live here: what must be durable before an extent leaves the set (the engine flushes data
 //! and pages first, R-AL2).
@@ -43,6 +44,8 @@ pub(crate) struct ActivityLog {
     /// The last extent that joined, and how many the volume has.
     last: u64,
     count: u64,
+    /// The place after the newest transaction holds something that cannot be read.
+    is_followed: bool,
 }
 
 impl ActivityLog {
@@ -57,6 +60,7 @@ impl ActivityLog {
             clock: 0,
             last: u64::MAX,
             count: 0,
+            is_followed: false,
         };
         log.grow(size);
         if let Some((seq, body)) = meta::newest(raw, Kind::ActivityLog, node, blocks) {
@@ -71,7 +75,20 @@ impl ActivityLog {
                 }
             }
         }
+        let next = Self::place(log.seq + 1);
+        log.is_followed = meta::unseal(raw, Kind::ActivityLog, Some(node), next).is_none()
+            && meta::block(raw, next).is_some_and(|block| block.iter().any(|b| *b != 0));
         log
+    }
+
+    /// Whether there may have been a newer transaction than the newest that could be read.
+    pub(crate) const fn may_be_incomplete(&self) -> bool {
+        self.is_followed
+    }
+
+    /// The block of a transaction.
+    const fn place(seq: u64) -> u64 {
+        ACTIVITY + seq % ACTIVITY_SLOTS * ACTIVITY_STRIDE
     }
 
     /// The volume has so many bytes.
@@ -101,6 +118,9 @@ impl ActivityLog {
     }
 
     fn want(&mut self, extent: u64) {
+        if self.under_way.as_ref().is_some_and(|u| u.contains(&extent)) {
+            return;
+        }
         let follows = self.last.checked_add(1) == Some(extent);
         let ahead = if follows && self.wanted.len() < WANTED_MAX {
             AHEAD
@@ -193,7 +213,7 @@ impl ActivityLog {
             w.0.extend_from_slice(&(*extent as u32).to_le_bytes());
         }
         self.seq += 1;
-        let block = ACTIVITY + self.seq % ACTIVITY_SLOTS * ACTIVITY_STRIDE;
+        let block = Self::place(self.seq);
         (
             block * BLOCK as u64,
             meta::seal(Kind::ActivityLog, node, block, self.seq, &w.0),
@@ -225,12 +245,37 @@ mod tests {
         };
         assert!(!log.covers(0, 4096) && log.is_due());
         assert_eq!(put(log.begin(node, &[])), [0]);
-        assert!(!log.covers(0, 4096) && !log.covers(5 << EXTENT_SHIFT, 1));
+        assert!(
+            !log.covers(0, 4096) && log.wanted.is_empty(),
+            "it is on its way"
+        );
+        assert!(!log.covers(5 << EXTENT_SHIFT, 1));
         log.ended();
         assert!(log.covers(0, 4096) && log.is_due());
         assert_eq!(put(log.begin(node, &[])), [0, 5]);
         log.ended();
         assert_eq!(put(log.begin_empty(node)), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn only_what_cannot_be_read_after_the_newest_leaves_doubt() {
+        let node = NodeId(4);
+        let mut log = ActivityLog::load(&[], node, 6000 << EXTENT_SHIFT);
+        let mut raw = vec![0; (ACTIVITY + ACTIVITY_SLOTS * ACTIVITY_STRIDE) as usize * BLOCK];
+        for extent in (0..4 * ACTIVITY_SLOTS).step_by(2) {
+            assert!(!log.covers(extent << EXTENT_SHIFT, 1));
+            let (offset, block) = log.begin(node, &[]);
+            let place = offset as usize..offset as usize + BLOCK;
+            let before = raw[place.clone()].to_vec();
+            raw[place.clone()].copy_from_slice(&block);
+            assert!(!ActivityLog::load(&raw, node, 0).may_be_incomplete());
+            raw[place.start + BLOCK - 1] ^= 1;
+            assert!(ActivityLog::load(&raw, node, 0).may_be_incomplete());
+            raw[place.clone()].copy_from_slice(&before);
+            assert!(!ActivityLog::load(&raw, node, 0).may_be_incomplete());
+            raw[place].copy_from_slice(&block);
+            log.ended();
+        }
     }
 
     #[test]

@@ -109,6 +109,8 @@ pub struct Facts {
     pub position: Option<Position>,
     /// A person has given this side's own history up for the one that this epoch belongs to.
     pub given_up_for: Epoch,
+    /// A crashed run of this side may have written where nothing says so: both copies have to be compared (R-AL6).
+    pub in_doubt: bool,
     /// The summary for status.
     pub data: Data,
 }
@@ -200,17 +202,17 @@ impl Decision {
 pub fn decide(mine: &Facts, theirs: &Facts) -> Decision {
     let decision = by_history(mine, theirs);
     match (gives_up(mine, theirs), gives_up(theirs, mine)) {
-        (true, false) if has_word(decision) => Decision::Target(since_common(mine, theirs)),
-        (false, true) if has_word(decision.mirrored()) => {
+        (true, false) if may_give_way(decision) => Decision::Target(since_common(mine, theirs)),
+        (false, true) if may_give_way(decision.mirrored()) => {
             Decision::Source(since_common(mine, theirs))
         }
-        (false | true, _) => decision,
+        _ => decision,
     }
 }
 
 /// Whether a side that decides so has a history that it can give up. Whoever it is given up for may have crashed
 /// since, and no longer know that it wrote; the copy may have begun to arrive.
-const fn has_word(decision: Decision) -> bool {
+const fn may_give_way(decision: Decision) -> bool {
     match decision {
         Decision::Partitioned(_)
         | Decision::Source(_)

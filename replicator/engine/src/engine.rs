@@ -121,6 +121,8 @@ pub(crate) enum AfterPages {
     Demote,
     Stop,
     Voided,
+    /// Both copies were compared, in this session.
+    Compared(Option<SessionId>),
     Nothing,
 }
 
@@ -292,6 +294,7 @@ impl Engine {
                 tail += len;
             }
             self.sb.crashed = true;
+            self.sb.in_doubt |= self.activity.may_be_incomplete();
             self.sb.crashed_tail_bytes = tail;
             self.persist(Then::Nothing);
         }

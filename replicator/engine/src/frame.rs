@@ -222,6 +222,8 @@ pub enum Frame {
     Grow(u64),
     /// (secondary) It has, durably.
     Grown(u64),
+    /// (primary) Both copies have been compared, and what differs is marked: the receiver's is no longer in doubt.
+    Compared,
     /// (both) The sender ends the session on purpose.
     Bye {
         /// For the log.

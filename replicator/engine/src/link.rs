@@ -282,6 +282,18 @@ impl Link {
     pub(crate) fn theirs(&self) -> Option<&Facts> {
         self.session.as_ref().and_then(|s| s.theirs.as_deref())
     }
+
+    /// The peer's copy is no longer in doubt.
+    pub(crate) fn peer_was_compared(&mut self) {
+        if let Some(facts) = self.session.as_mut().and_then(|s| s.theirs.as_mut()) {
+            facts.in_doubt = false;
+        }
+    }
+
+    /// Whether the peer's copy is in doubt (R-AL6).
+    pub(crate) fn peer_is_in_doubt(&self) -> bool {
+        self.theirs().is_some_and(|facts| facts.in_doubt)
+    }
 }
 
 impl Engine {
@@ -460,6 +472,10 @@ impl Engine {
                 self.growth_asked(size)
             }
             Frame::Grown(size) if self.link.is_joined() => self.growth_heard(size),
+            Frame::Compared if self.may_receive() => {
+                self.no_longer_in_doubt();
+                Ok(())
+            }
             Frame::Bye { text } => {
                 self.link.farewell = Some(text);
                 self.close_session("the peer ended the session", out);
@@ -546,6 +562,7 @@ impl Engine {
             | Frame::Capacity(_)
             | Frame::Grow(_)
             | Frame::Grown(_)
+            | Frame::Compared
             | Frame::Ack { .. }
             | Frame::Bitmap { .. }
             | Frame::BitmapStored

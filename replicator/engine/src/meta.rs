@@ -87,8 +87,13 @@ pub(crate) fn unseal(
     node: Option<NodeId>,
     block: u64,
 ) -> Option<(u64, &[u8])> {
+    unseal_block(self::block(meta, block)?, kind, node, block)
+}
+
+/// The bytes of a block, if the metadata reach so far.
+pub(crate) fn block(meta: &[u8], block: u64) -> Option<&[u8]> {
     let start = usize::try_from(block).ok()?.checked_mul(BLOCK)?;
-    unseal_block(meta.get(start..start + BLOCK)?, kind, node, block)
+    meta.get(start..start.checked_add(BLOCK)?)
 }
 
 /// The sequence number and body of a block that was read at the address `block`, if it is valid there.

@@ -6,6 +6,7 @@
 //! Does not live here: the copy that is kept of what is given up ([`crate::snapshot`]).
 
 use crate::command::{Keep, Refusal};
+use crate::compare::Disk;
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::ids::{CommandId, Epoch};
@@ -24,15 +25,22 @@ impl Engine {
             return;
         }
         match keep {
+            // A copy that was kept for a word taken back is still one of this history.
             Keep::Local => {
                 self.sb.given_up_for = Epoch::NONE;
                 self.sb.parted_from = Epoch::NONE;
             }
             Keep::Remote => self.sb.given_up_for = self.sb.parted_from,
         }
-        self.sb.kept = false;
         self.persist(Then::Answer(id));
         self.compare_again("a partition is resolved", out);
+    }
+
+    /// This history stays, or is gone: nothing of it is given up any more, and a copy that was kept of it is
+    /// not one of what comes next.
+    pub(crate) fn nothing_given_up(&mut self) {
+        self.sb.given_up_for = Epoch::NONE;
+        self.sb.kept = false;
     }
 
     /// `Ok(true)`: record it; `Ok(false)`: nothing to resolve, or recorded already.
@@ -56,6 +64,8 @@ impl Engine {
             });
         }
         match keep {
+            // It is going to be the other's, or goes back to what it was first.
+            Keep::Local if self.sb.disk != Disk::Consistent => Err(Refusal::NoConsistentData),
             Keep::Local => Ok(true),
             Keep::Remote if self.sb.role == Role::Primary => Err(Refusal::IsPrimary),
             Keep::Remote => Ok(self.sb.given_up_for != self.sb.parted_from),

@@ -338,7 +338,7 @@ impl Engine {
         };
         s.walk.read_began((offset, len), now, rate);
         let resync = s.id;
-        self.guest.locks.push((offset, len));
+        self.guest.locks.push((resync, offset, len));
         let job = self.job(Job::ChunkRead {
             resync,
             offset,
@@ -360,16 +360,16 @@ impl Engine {
         result: Result<Bytes, IoError>,
         out: &mut Vec<Effect>,
     ) {
+        self.guest.unlock(resync, offset, len);
         let data = match result {
             Ok(data) => data,
             Err(e) => return self.fail(&format!("read of the data: {e}"), out),
         };
-        // A read of an earlier session holds no lock any more: its data may be older than the disk.
+        // What an earlier session has read may be older than the disk.
         let Some(s) = self.link.source_mut().filter(|s| s.id == resync) else {
             return;
         };
         s.walk.read_ended(offset);
-        self.guest.unlock(offset, len);
         if hashed {
             s.walk.ask(offset, len);
             return self.send_hashes(resync, offset, &data, out);

@@ -154,10 +154,12 @@ impl Engine {
         let Some(resync) = self.resync_to_mark() else {
             return;
         };
-        if !self.sb.given_up_for.is_none() && !self.sb.kept {
+        // Once it is being overwritten there is nothing left to copy; the word came before that, and so did the copy.
+        let whole = self.sb.disk == Disk::Consistent;
+        if !self.sb.given_up_for.is_none() && !self.sb.kept && whole {
             return self.keep_copy(resync, out);
         }
-        let needed = self.sb.disk == Disk::Consistent
+        let needed = whole
             && self.settings.snapshots != SnapshotPolicy::Never
             && self.snapshots.without != Some(resync);
         if !needed {

@@ -56,6 +56,8 @@ pub(crate) struct Superblock {
     pub(crate) kept: bool,
     /// Bytes of the volume, once it has grown; 0 before.
     pub(crate) size: u64,
+    /// A crashed run may have written where its activity log no longer says so, until both copies are compared.
+    pub(crate) in_doubt: bool,
 }
 
 impl Superblock {
@@ -149,7 +151,7 @@ impl Superblock {
                 .word(s.taken.0 as u64);
         }
         w.wide(self.given_up_for.0).flag(self.kept);
-        w.word(self.size);
+        w.word(self.size).flag(self.in_doubt);
         w.0
     }
 
@@ -229,6 +231,7 @@ impl Superblock {
         s.given_up_for = Epoch(r.wide()?);
         s.kept = r.flag()?;
         s.size = r.word()?;
+        s.in_doubt = r.flag()?;
         Some(s)
     }
 }
@@ -429,6 +432,7 @@ mod tests {
             given_up_for: Epoch(15),
             kept: true,
             size: 1 << 40,
+            in_doubt: true,
         };
         let body = full.encode();
         assert!(body.len() <= crate::meta::BODY);

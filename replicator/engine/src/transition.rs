@@ -407,7 +407,7 @@ impl Engine {
         self.sb.run = self.run;
         self.sb.clean = false;
         self.sb.sealed = false;
-        self.sb.given_up_for = Epoch::NONE;
+        self.nothing_given_up();
         self.forget_snapshot_error();
         self.persist(Then::BecamePrimary);
     }

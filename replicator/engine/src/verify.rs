@@ -2,7 +2,7 @@
 //! at the same place of the stream, so that writes under way never look like differences.
 //!
 //! What differs is marked like any other difference, so that it is copied when the two meet the next time, or
-//! right away if that was ordered.
+//! right away if that was ordered. A copy that is in doubt after a crash is verified without an order (R-AL6).
 //!
 //! Does not live here: the comparison ([`crate::replica`]), the copy ([`crate::resync`]).
 
@@ -11,19 +11,29 @@ use bytes::Bytes;
 use crate::effect::Effect;
 use crate::engine::{AfterPages, Engine, Job};
 use crate::event::IoError;
-use crate::ids::ResyncId;
+use crate::frame::Frame;
+use crate::ids::{ResyncId, SessionId};
 use crate::link::Join;
 use crate::marks::Bitmap;
 use crate::report::VerificationReport;
 use crate::resync::Walk;
 use crate::role::Role;
 use crate::settings::{CHUNK_SHIFT, VerifyOrder};
+use crate::superblock::Then;
 use crate::time::{Mono, Wall};
+
+/// Why the copies are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Cause {
+    Order(VerifyOrder),
+    /// One of them is in doubt.
+    Doubt,
+}
 
 /// One verification.
 #[derive(Clone, Hash)]
 pub(crate) struct Verification {
-    order: VerifyOrder,
+    cause: Cause,
     /// Key of the hashes; a new one for each session, so that nothing of an old one counts.
     id: ResyncId,
     walk: Walk,
@@ -50,23 +60,33 @@ impl Engine {
             };
             v.walk.read_began((offset, len), now, rate);
             let id = v.id;
-            self.guest.locks.push((offset, len));
+            self.guest.locks.push((id, offset, len));
             let job = self.job(Job::VerifyRead { id, offset, len });
             let len = len as u32;
             out.push(Effect::ReadData { job, offset, len });
         }
     }
 
-    /// A Primary verifies what the configuration asks for; another order is another verification.
+    fn cause_to_verify(&self) -> Option<Cause> {
+        if self.sb.role != Role::Primary {
+            None
+        } else if self.sb.in_doubt || self.link.peer_is_in_doubt() {
+            Some(Cause::Doubt)
+        } else {
+            self.settings.verify.clone().map(Cause::Order)
+        }
+    }
+
+    /// A Primary verifies what is in doubt, then what the configuration asks for; another order is another
+    /// verification.
     fn follow_order(&mut self) {
-        let order = self.settings.verify.as_ref();
-        let order = order.filter(|_| self.sb.role == Role::Primary).cloned();
-        if self.verification.as_ref().map(|v| &v.order) == order.as_ref() {
+        let cause = self.cause_to_verify();
+        if self.verification.as_ref().map(|v| &v.cause) == cause.as_ref() {
             return;
         }
         let id = ResyncId(self.draw_id());
-        self.verification = order.map(|order| Verification {
-            order,
+        self.verification = cause.map(|cause| Verification {
+            cause,
             id,
             walk: Walk::new(Bitmap::full(self.identity.size), self.now.mono),
             started: self.now.wall,
@@ -107,6 +127,7 @@ impl Engine {
         result: Result<Bytes, IoError>,
         out: &mut Vec<Effect>,
     ) {
+        self.guest.unlock(id, offset, len);
         let data = match result {
             Ok(data) => data,
             Err(e) => return self.fail(&format!("read of the data: {e}"), out),
@@ -116,7 +137,6 @@ impl Engine {
         };
         v.walk.read_ended(offset);
         v.walk.ask(offset, len);
-        self.guest.unlock(offset, len);
         self.send_hashes(id, offset, &data, out);
     }
 
@@ -136,17 +156,49 @@ impl Engine {
         if v.walk.is_done() {
             v.finished = Some(now);
         }
-        let repairs = v.finished.is_some() && v.differing > 0 && v.order.repair;
+        let ended = v.finished.is_some();
+        let settles = ended && v.cause == Cause::Doubt;
+        let repairs = matches!(&v.cause, Cause::Order(order) if order.repair);
+        let repairs = ended && repairs && v.differing > 0;
         for (offset, len) in &found {
             self.marks.mark(*offset, *len);
         }
-        if !found.is_empty() {
+        if settles {
+            self.store_pages(AfterPages::Compared(self.link.session_id()));
+            // The end may come with that, and what it changes is not for the next fact.
+            self.write_pages(out);
+        } else if !found.is_empty() {
             self.store_pages(AfterPages::Nothing);
         }
         if repairs {
-            self.compare_again("what a verification found is copied", out);
+            self.repair(out);
         }
         Ok(())
+    }
+
+    fn repair(&mut self, out: &mut Vec<Effect>) {
+        self.compare_again("what a verification found is copied", out);
+    }
+
+    /// What differed is marked durably: neither copy is in doubt any more.
+    pub(crate) fn doubt_ended(&mut self, session: Option<SessionId>, out: &mut Vec<Effect>) {
+        self.no_longer_in_doubt();
+        if session.is_none() || self.link.session_id() != session {
+            return;
+        }
+        if self.link.peer_is_in_doubt() {
+            self.link.peer_was_compared();
+            self.send(Frame::Compared, out);
+        }
+        if self.verification.as_ref().is_some_and(|v| v.differing > 0) {
+            self.repair(out);
+        }
+    }
+
+    pub(crate) fn no_longer_in_doubt(&mut self) {
+        if std::mem::take(&mut self.sb.in_doubt) {
+            self.persist(Then::Nothing);
+        }
     }
 
     /// What is under way is asked again when the two are in step again.
@@ -178,13 +230,16 @@ impl Engine {
 
     pub(crate) fn verification_report(&self) -> Option<VerificationReport> {
         let v = self.verification.as_ref()?;
+        let Cause::Order(order) = &v.cause else {
+            return None;
+        };
         let left = if v.finished.is_some() {
             0
         } else {
             v.walk.left() << CHUNK_SHIFT
         };
         Some(VerificationReport {
-            request: v.order.request.clone(),
+            request: order.request.clone(),
             started: v.started,
             finished: v.finished,
             left: left.min(self.identity.size),

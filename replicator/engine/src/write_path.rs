@@ -22,7 +22,7 @@ use crate::engine::{Engine, Job};
 use crate::event::GuestRequest;
 use crate::frame::{Frame, Payload, PrimaryClock, WireWrite};
 use crate::guard;
-use crate::ids::{Epoch, GuestId, JobId, Position, Seq};
+use crate::ids::{Epoch, GuestId, JobId, Position, ResyncId, Seq};
 use crate::role::Role;
 use crate::settings::{OnPeerLoss, WINDOW_COUNT};
 use crate::superblock::Then;
@@ -92,8 +92,8 @@ pub(crate) struct WritePath {
     off_session: usize,
     /// Ranges being written locally.
     local: BTreeMap<JobId, (u64, u64)>,
-    /// Ranges of chunk copies being read: `(offset, len)`.
-    pub(crate) locks: Vec<(u64, u64)>,
+    /// Ranges being read for the peer: `(reader, offset, len)`.
+    pub(crate) locks: Vec<(ResyncId, u64, u64)>,
     /// Last place given in the stream to the peer.
     pub(crate) last_seq: Seq,
     /// Writes that were not sent so far; they have no place in the stream.
@@ -147,9 +147,10 @@ impl WritePath {
         !self.overlaps_local(offset, len) && !self.overlaps_lock(offset, len)
     }
 
-    /// A range that was read for the peer may be written again.
-    pub(crate) fn unlock(&mut self, offset: u64, len: u64) {
-        self.locks.retain(|l| *l != (offset, len));
+    /// A range that was read for the peer may be written again, whatever has become of the reader. A read of an
+    /// earlier session holds no lock any more.
+    pub(crate) fn unlock(&mut self, reader: ResyncId, offset: u64, len: u64) {
+        self.locks.retain(|l| *l != (reader, offset, len));
     }
 
     fn overlaps_local(&self, offset: u64, len: u64) -> bool {
@@ -161,7 +162,7 @@ impl WritePath {
     fn overlaps_lock(&self, offset: u64, len: u64) -> bool {
         self.locks
             .iter()
-            .any(|(o, l)| *o < offset + len && offset < o + l)
+            .any(|(_, o, l)| *o < offset + len && offset < o + l)
     }
 
     /// Whether an extent has writes that are not durable on both sides or marked.

@@ -48,7 +48,7 @@ fn no_world_within_the_bounds_breaks_a_promise() {
         if let Some((path, why)) = found.failure {
             let path = search::shortened(*bounds, &path);
             let why = search::ends_badly(*bounds, &path, true).unwrap_or(why);
-            panic!("{}: {path:?}\n{why}", bounds.name);
+            panic!("{}: a promise is broken: {path:?}\n{why}", bounds.name);
         }
     }
     println!("{states} states in all");

@@ -31,6 +31,8 @@ mod rng;
 mod scripted;
 #[path = "pair_sim/scripted_disks.rs"]
 mod scripted_disks;
+#[path = "pair_sim/scripted_doubt.rs"]
+mod scripted_doubt;
 #[path = "pair_sim/scripted_growth.rs"]
 mod scripted_growth;
 #[path = "pair_sim/scripted_log.rs"]

@@ -85,6 +85,7 @@ pub(super) fn encode(frame: Frame) -> pb::Frame {
         Frame::Capacity(bytes) => Body::Capacity(bytes),
         Frame::Grow(size) => Body::Grow(size),
         Frame::Grown(size) => Body::Grown(size),
+        Frame::Compared => Body::Compared(pb::Compared {}),
         Frame::Writes { writes, clock } => Body::Writes(pb::WriteBatch {
             writes: writes.into_iter().map(write).collect(),
             wall_unix_ms: clock.wall.0,
@@ -219,6 +220,7 @@ fn state(facts: &Facts) -> pb::State {
         }),
         position: facts.position.map(|p| position(&p)),
         given_up_for: wide(facts.given_up_for.0),
+        in_doubt: facts.in_doubt,
     }
 }
 
@@ -290,6 +292,7 @@ pub(super) fn decode(frame: pb::Frame) -> Result<Frame, Violation> {
         Body::Capacity(bytes) => Frame::Capacity(bytes),
         Body::Grow(size) => Frame::Grow(size),
         Body::Grown(size) => Frame::Grown(size),
+        Body::Compared(_) => Frame::Compared,
         Body::Writes(batch) => writes_from(batch)?,
         Body::ResyncBegin(r) => Frame::ResyncBegin {
             id: resync_from(&r.id)?,
@@ -422,6 +425,7 @@ fn state_from(s: pb::State) -> Result<Facts, Violation> {
         }),
         position: s.position.map(position_from).transpose()?,
         given_up_for: epoch_from(&s.given_up_for)?,
+        in_doubt: s.in_doubt,
         data: words::data_from(s.data)?,
     })
 }

@@ -128,7 +128,7 @@ impl Engine {
         self.pages.waiting.push_back(then);
     }
 
-    pub(super) fn write_pages(&mut self, out: &mut Vec<Effect>) {
+    pub(crate) fn write_pages(&mut self, out: &mut Vec<Effect>) {
         while self.pages.left == 0 && !self.pages.waiting.is_empty() && self.fault.is_none() {
             self.pages.running = self.pages.waiting.drain(..).collect();
             let stale = self.marks.take_stale(self.identity.node);
@@ -147,6 +147,7 @@ impl Engine {
         self.pages.left -= 1;
         if self.pages.left == 0 {
             self.pages_durable(out);
+            self.write_pages(out);
         }
     }
 
@@ -161,6 +162,7 @@ impl Engine {
                     self.sb.bits_void = false;
                     self.persist(Then::Nothing);
                 }
+                AfterPages::Compared(session) => self.doubt_ended(session, out),
                 AfterPages::Nothing => {}
             }
         }

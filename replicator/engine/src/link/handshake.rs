@@ -44,6 +44,7 @@ impl Engine {
             log: self.log_range(),
             position: self.replica.recorded,
             given_up_for: self.sb.given_up_for,
+            in_doubt: self.sb.in_doubt,
             data: self.data(),
         }
     }
@@ -167,16 +168,17 @@ impl Engine {
             self.marks.completed();
             self.peer_has_everything();
         }
-        // Given up is not yet resolved: until the other history is adopted, ours is not promoted.
-        if self.sb.given_up_for.is_none() || !matches!(decision, Decision::Target(_)) {
-            self.sb.parted_from = Epoch::NONE;
-        }
-        // What was given up for a partition does not outlive it.
-        if !matches!(
+        // Given up is not yet resolved: until the other history is adopted, ours is not promoted, whatever the
+        // other has become since. Nor does it outlive the partition that it is for.
+        let is_open = matches!(
             decision,
             Decision::Target(_) | Decision::Partitioned(_) | Decision::Refused(_)
-        ) {
-            self.sb.given_up_for = Epoch::NONE;
+        );
+        if self.sb.given_up_for.is_none() || !is_open {
+            self.sb.parted_from = Epoch::NONE;
+        }
+        if !is_open {
+            self.nothing_given_up();
         }
         match decision {
             Decision::InSync => {
@@ -271,6 +273,14 @@ impl Engine {
             facts.run,
         );
         let their_position = facts.position.unwrap_or_default().seq;
+        // By a person's word, the history that this side made way for makes way for this side's.
+        let serves_again = matches!(decision, Decision::Source(_))
+            && facts.lineage.contains(&self.sb.superseded_by);
+        if serves_again {
+            self.sb.superseded_by = Epoch::NONE;
+            self.device.want_open = true;
+            self.persist(Then::Nothing);
+        }
         let serves_log = matches!(decision, Decision::InSync | Decision::Source(Extent::Log));
         if !serves_log {
             self.log_becomes_bits();

@@ -205,8 +205,7 @@ impl Engine {
         self.replica.epoch = self.sb.head();
         self.snapshot_served();
         self.sb.parted_from = Epoch::NONE;
-        self.sb.given_up_for = Epoch::NONE;
-        self.sb.kept = false;
+        self.nothing_given_up();
         // Where nothing was copied, the position is the completion's.
         self.replica.anchor(seq);
         self.persist(Then::Adopted(id));

@@ -30,6 +30,7 @@ pub(crate) enum Action {
     Promote(usize, bool),
     Demote(usize),
     Resolve(usize),
+    KeepLocal(usize),
     Revert(usize),
     Wait,
 }
@@ -118,6 +119,9 @@ impl World {
         let report = engine.report();
         if left.reverts > 0 && report.data == Data::InconsistentSnap {
             all.push(Action::Revert(n));
+        }
+        if left.second_thoughts > 0 && (report.given_up || report.data == Data::Diverged) {
+            all.push(Action::KeepLocal(n));
         }
         if report.role == Role::Secondary {
             if left.promotions > 0 {
@@ -210,6 +214,7 @@ impl World {
             Action::Promote(_, true) => Some(&mut left.promotions_apart),
             Action::Demote(_) => Some(&mut left.demotions),
             Action::Resolve(_) => Some(&mut left.resolutions),
+            Action::KeepLocal(_) => Some(&mut left.second_thoughts),
             Action::Revert(_) => Some(&mut left.reverts),
             Action::Wait => Some(&mut left.waits),
         };
@@ -231,6 +236,7 @@ impl World {
             Action::Promote(n, may_lose) => self.set_role(n, Role::Primary, may_lose, None),
             Action::Demote(n) => self.set_role(n, Role::Secondary, false, None),
             Action::Resolve(n) => self.resolve(n),
+            Action::KeepLocal(n) => self.keep_local(n),
             Action::Revert(n) => self.revert(n),
             Action::Wait => self.wait_for_timer(),
         }
@@ -242,18 +248,21 @@ impl World {
 
     /// Where that is so, everything that disks are doing ends, in order.
     fn disks_end(&mut self) {
-        while self.failure.is_none() {
+        for _ in 0..1_000 {
             let busy = (0..2).find(|n| {
                 let io = &self.sides[*n].io;
                 self.bounds.is_coarse[*n] && (!io.data.is_empty() || !io.meta.is_empty())
             });
-            let Some(n) = busy else { break };
+            let Some(n) = busy.filter(|_| self.failure.is_none()) else {
+                return;
+            };
             if self.sides[n].io.data.is_empty() {
                 self.meta_ends(n);
             } else {
                 self.data_ends(n);
             }
         }
+        self.fail("its disks do not come to rest");
     }
 
     fn crash(&mut self, n: usize, kept: Kept) {
@@ -347,6 +356,15 @@ impl World {
         let command = Command::Resolve {
             expected_epoch: self.head(n),
             keep: Keep::Remote,
+        };
+        self.command(n, command);
+    }
+
+    fn keep_local(&mut self, n: usize) {
+        self.book.takes_back(n);
+        let command = Command::Resolve {
+            expected_epoch: self.head(n),
+            keep: Keep::Local,
         };
         self.command(n, command);
     }

@@ -1,5 +1,4 @@
-//! What users wrote and were told, and what must therefore hold (guarantees G1 to G6, as far as it
-//! looks: not what a flush promises on both sides, the stated recovery point, or errors that users get).
+//! What users wrote and were told, and what must therefore hold (guarantees G1 to G6).
 //!
 //! Each write puts a number of its own into one chunk; what it went over is remembered, so an image says which
 //! writes it holds. What may be missing: what a person gave up, and the tail of a run that was lost.
@@ -10,7 +9,7 @@ use drqm_engine::report::{Data, Gate, LinkReport, Report, TransitionKind};
 use drqm_engine::role::Role;
 use drqm_engine::settings::Mode;
 
-use crate::disk::Image;
+use crate::disk::{BLOCK, Image};
 use crate::world::{Device, World};
 
 /// Writes, one bit each.
@@ -23,6 +22,8 @@ struct Write {
     /// Completed, and completed and flushed, in its history before it was issued.
     after: Set,
     after_flushed: Set,
+    /// When it completed, by the clock that recovery points quote.
+    done: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, Hash)]
@@ -37,6 +38,8 @@ struct Page {
     waiting: Vec<(u64, Waiting)>,
     /// What the user sees, once everything issued has ended.
     shown: Image,
+    /// A write has failed: what its chunk shows is not known until the device is shown again.
+    muddled: bool,
     /// The writes of its history.
     past: Set,
     /// What it must find again if it goes on after it was lost.
@@ -52,8 +55,11 @@ struct Page {
     told: Set,
     /// The last promotion that was asked for may lose something.
     may_lose: bool,
-    /// What it gives up, if it is not refused.
+    /// What it gives up, if the command is carried out.
     giving_up: Set,
+    /// What it gave up last; whether that is being taken back.
+    word: Set,
+    takes_back: bool,
 }
 
 /// Everything.
@@ -70,6 +76,8 @@ pub(crate) struct Book {
     tail: Set,
     gone: Set,
     given_up: Set,
+    /// In copies that were kept of what is given up.
+    kept: Set,
     /// Promotions without the other side.
     apart: u8,
     pages: [Page; 2],
@@ -110,6 +118,7 @@ impl Book {
             over: page.shown[chunk],
             after: page.past & self.completed,
             after_flushed: page.past & self.flushed[n],
+            done: None,
         });
         page.shown[chunk] = index as u8 + 1;
         page.past |= 1 << index;
@@ -132,13 +141,21 @@ impl Book {
         Some(waiting.remove(at).1)
     }
 
-    pub(crate) fn completed(&mut self, n: usize, id: u64, mode: Mode) {
+    /// A request has ended well, in this mode.
+    pub(crate) fn completed(&mut self, n: usize, id: u64, mode: Mode, wall: i64) {
         match self.ends(n, id) {
-            Some(Waiting::Write(index, _)) => self.completed |= 1 << index,
+            Some(Waiting::Write(index, _)) => {
+                self.completed |= 1 << index;
+                self.writes[index].done = Some(wall);
+                if mode == Mode::Synchronous {
+                    self.both |= 1 << index;
+                }
+            }
             Some(Waiting::Flush(covers)) => {
                 self.flushed[n] |= covers;
                 if mode.flushes_both() {
                     self.flushed_both |= covers;
+                    self.both |= covers;
                 }
             }
             None => {}
@@ -147,6 +164,7 @@ impl Book {
 
     pub(crate) fn refused(&mut self, n: usize, id: u64) {
         self.ends(n, id);
+        self.pages[n].muddled = true;
     }
 
     pub(crate) const fn may_lose(&mut self, n: usize, may: bool) {
@@ -179,8 +197,17 @@ impl Book {
         self.pages[n].waiting.clear();
     }
 
-    pub(crate) const fn superseded(&mut self, n: usize) {
+    /// A side makes way: whatever the other lacks of its history is counted.
+    pub(crate) fn superseded(
+        &mut self,
+        n: usize,
+        [own, other]: [Image; 2],
+        counted: u64,
+    ) -> Option<String> {
         self.pages[n].superseded = true;
+        let lost = self.completed & self.history(own) & !self.history(other) & !self.given_up;
+        let bytes = u64::from(lost.count_ones()) * BLOCK;
+        (bytes > counted).then(|| format!("loses {bytes} bytes, and says {counted}: {self:?}"))
     }
 
     /// A person gives up what only side `n` has.
@@ -190,12 +217,32 @@ impl Book {
         self.given_up |= lost;
     }
 
-    /// A command is answered; what would be given up is not if it is refused.
-    pub(crate) fn answered(&mut self, n: usize, is_done: bool) {
-        let asked = std::mem::take(&mut self.pages[n].giving_up);
-        if !is_done {
+    /// A command is answered; nothing is given up unless the side says so.
+    pub(crate) fn answered(&mut self, n: usize, is_done: bool, says_given_up: bool) {
+        let page = &mut self.pages[n];
+        let asked = std::mem::take(&mut page.giving_up);
+        if is_done && says_given_up {
+            page.word |= asked;
+        } else {
             self.given_up &= !asked;
         }
+        if std::mem::take(&mut page.takes_back) && is_done {
+            self.given_up &= !std::mem::take(&mut page.word);
+        }
+    }
+
+    /// A person takes back what was said to be given up.
+    pub(crate) const fn takes_back(&mut self, n: usize) {
+        self.pages[n].takes_back = true;
+    }
+
+    /// A copy has been kept; it must hold what is given up.
+    pub(crate) fn copy_kept(&mut self, n: usize, image: Image) -> Option<String> {
+        let history = self.history(image);
+        self.kept |= history;
+        let word = self.pages[n].word;
+        let missing = word & !history;
+        (missing != 0).then(|| format!("keeps {image:?} without {missing:b}: {self:?}"))
     }
 
     /// What nobody has been told to be lost.
@@ -234,13 +281,49 @@ impl Book {
             self.missing(entitled & !self.given_up, image)
         } else if kind == Some(TransitionKind::Unplanned) {
             let both = self.completed & self.both & !self.given_up;
-            self.missing(both, image).or_else(|| self.closed(n, image))
+            let stated = report.transition.and_then(|t| t.recovery);
+            let until = stated.map_or(0, |r| r.position.wall.0);
+            self.missing(both, image)
+                .or_else(|| self.closed(n, image))
+                .or_else(|| self.missing(self.done_before(1 - n, until) & !self.given_up, image))
         } else {
             self.missing(self.pages[n].owed & !self.given_up, image)
         };
         self.pages[n].past = self.history(image);
         self.pages[n].shown = image;
+        self.pages[n].muddled = false;
         wrong
+    }
+
+    /// What the user of a side was told to be done before this moment.
+    fn done_before(&self, n: usize, wall: i64) -> Set {
+        let done = |(_, w): &(usize, &Write)| w.owner == n && w.done.is_some_and(|at| at < wall);
+        let done = self.writes.iter().enumerate().filter(done);
+        done.fold(0, |set, (i, _)| set | 1 << i)
+    }
+
+    /// While nothing is asked of it, a device shows what its user wrote.
+    fn shows_what_was_written(&self, n: usize, image: Image) -> bool {
+        let page = &self.pages[n];
+        page.muddled || !page.waiting.is_empty() || page.shown == image
+    }
+
+    /// Both copies are this, and everything is durable as far as it was promised: what is in it is not lost.
+    fn in_step(&mut self, image: Image) -> Option<String> {
+        if let Some(why) = self.missing(self.owed(), image) {
+            return Some(why);
+        }
+        let here = self.history(image);
+        let vanished = self.given_up & self.completed & !here & !self.kept;
+        if vanished != 0 {
+            return Some(format!("{vanished:b} were given up and not kept: {self:?}"));
+        }
+        self.tail &= !here;
+        self.given_up &= !here;
+        for page in &mut self.pages {
+            page.word = 0;
+        }
+        None
     }
 
     /// After every step of a side.
@@ -295,6 +378,11 @@ impl World {
         let Some(report) = self.report(n) else { return };
         if let Some(why) = self.book.observe(n, &report) {
             self.fail(format!("side {n} {why}"));
+        }
+        let (image, device) = (self.sides[n].data.image(), self.sides[n].device);
+        if device == Device::Published && !self.book.shows_what_was_written(n, image) {
+            let book = format!("{:?}", self.book);
+            self.fail(format!("side {n} shows {image:?} to its user: {book}"));
         }
     }
 
@@ -359,7 +447,7 @@ impl World {
                 self.book
             ));
         }
-        if let Some(why) = self.book.missing(self.book.owed(), a) {
+        if let Some(why) = self.book.in_step(a) {
             self.fail(format!("Normal: {why}"));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drqm_engine::settings::{Mode, SnapshotPolicy};
+use drqm_engine::settings::{Mode, OnPeerLoss, SnapshotPolicy, WhenPeerUnknown};
 
 /// How often each thing may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,7 +19,9 @@ pub(crate) struct Budget {
     pub(crate) promotions: u8,
     pub(crate) promotions_apart: u8,
     pub(crate) demotions: u8,
+    /// Words that give a side's own history up; that keep it.
     pub(crate) resolutions: u8,
+    pub(crate) second_thoughts: u8,
     /// Times that a copy is taken back to its snapshot.
     pub(crate) reverts: u8,
     /// Times at which it grows late enough for the next timer.
@@ -35,6 +37,8 @@ pub(crate) struct Bounds {
     pub(crate) keeps_log: bool,
     /// How long a started Primary waits for the other side's word.
     pub(crate) peer_check: Duration,
+    pub(crate) when_peer_unknown: WhenPeerUnknown,
+    pub(crate) on_peer_loss: OnPeerLoss,
     /// Side 0, which begins as Primary, is not lost.
     pub(crate) only_secondary_lost: bool,
     /// Requests to a side's disks end at once.
@@ -50,6 +54,8 @@ impl Bounds {
             snapshots: SnapshotPolicy::Never,
             keeps_log: false,
             peer_check: Duration::from_secs(30),
+            when_peer_unknown: WhenPeerUnknown::Start,
+            on_peer_loss: OnPeerLoss::Continue,
             only_secondary_lost: false,
             is_coarse: [true; 2],
             budget,
@@ -81,6 +87,23 @@ impl Bounds {
         }
     }
 
+    /// A started Primary does not serve without the other side's word.
+    const fn holding(self) -> Self {
+        Self {
+            peer_check: Duration::ZERO,
+            when_peer_unknown: WhenPeerUnknown::Hold,
+            ..self
+        }
+    }
+
+    /// Writes wait while the other side is away.
+    const fn suspending(self) -> Self {
+        Self {
+            on_peer_loss: OnPeerLoss::SuspendIo,
+            ..self
+        }
+    }
+
     const fn with_log(self) -> Self {
         Self {
             keeps_log: true,
@@ -107,6 +130,7 @@ const NOTHING: Budget = Budget {
     promotions_apart: 0,
     demotions: 0,
     resolutions: 0,
+    second_thoughts: 0,
     reverts: 0,
     waits: 0,
 };
@@ -200,6 +224,30 @@ pub(crate) const SHORT: &[Bounds] = &[
         },
     )
     .with_snapshots(),
+    Bounds::new(
+        "suspended",
+        Mode::Synchronous,
+        Budget {
+            writes: 2,
+            cuts: 1,
+            connects: 1,
+            promotions_apart: 1,
+            ..NOTHING
+        },
+    )
+    .suspending(),
+    Bounds::new(
+        "held",
+        Mode::Asynchronous,
+        Budget {
+            writes: 1,
+            kills: 1,
+            connects: 1,
+            promotions_apart: 1,
+            ..NOTHING
+        },
+    )
+    .holding(),
     Bounds::new(
         "timers",
         Mode::Asynchronous,
@@ -429,4 +477,31 @@ pub(crate) const LONG: &[Bounds] = &[
             ..NOTHING
         },
     ),
+    Bounds::new(
+        "second thoughts",
+        Mode::Asynchronous,
+        Budget {
+            writes: 1,
+            cuts: 2,
+            connects: 2,
+            promotions_apart: 1,
+            demotions: 1,
+            resolutions: 2,
+            second_thoughts: 1,
+            ..NOTHING
+        },
+    ),
+    Bounds::new(
+        "suspended, lost",
+        Mode::Synchronous,
+        Budget {
+            writes: 2,
+            flushes: 1,
+            connects: 2,
+            power_cuts: 1,
+            promotions_apart: 1,
+            ..NOTHING
+        },
+    )
+    .suspending(),
 ];

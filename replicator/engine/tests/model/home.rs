@@ -25,8 +25,10 @@ impl World {
             if let Some(why) = &self.failure {
                 return Err(why.clone());
             }
-            if self.is_normal() {
-                return Ok(());
+            let asked = self.sides.iter().any(|s| s.command.is_some());
+            if self.is_normal() && self.is_quiet() && !asked {
+                self.check_quiet();
+                return self.failure.clone().map_or(Ok(()), Err);
             }
             if !self.looks_after() {
                 self.act(Action::Wait);

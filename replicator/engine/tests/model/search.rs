@@ -80,6 +80,14 @@ impl Search {
         self.failed.store(true, Ordering::Relaxed);
     }
 
+    /// Nothing more happens within the bounds: the pair must find its way back.
+    fn ends_here(&self, world: &World, path: &[Action]) {
+        self.ends.fetch_add(1, Ordering::Relaxed);
+        if let Err(why) = world.clone().goes_home() {
+            self.fail(path, why);
+        }
+    }
+
     /// Everything that follows from a world.
     fn visit(&self, world: &World, path: &mut Vec<Action>) {
         if self.failed.load(Ordering::Relaxed) {
@@ -88,11 +96,7 @@ impl Search {
         self.deepest.fetch_max(path.len() as u64, Ordering::Relaxed);
         let enabled = world.enabled();
         if enabled.is_empty() {
-            self.ends.fetch_add(1, Ordering::Relaxed);
-            if let Err(why) = world.clone().goes_home() {
-                self.fail(path, why);
-            }
-            return;
+            return self.ends_here(world, path);
         }
         for action in enabled {
             self.transitions.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +118,11 @@ impl Search {
         while roots.len() < 200 {
             let mut next = Vec::new();
             for (world, path) in &roots {
-                for action in world.enabled() {
+                let enabled = world.enabled();
+                if enabled.is_empty() {
+                    self.ends_here(world, path);
+                }
+                for action in enabled {
                     self.transitions.fetch_add(1, Ordering::Relaxed);
                     let (mut after, mut path) = (world.clone(), path.clone());
                     after.act(action);
@@ -126,10 +134,10 @@ impl Search {
                     }
                 }
             }
-            if next.is_empty() || self.failed.load(Ordering::Relaxed) {
+            roots = next;
+            if roots.is_empty() || self.failed.load(Ordering::Relaxed) {
                 return roots;
             }
-            roots = next;
         }
         roots
     }

@@ -10,8 +10,8 @@ use drqm_engine::compare::Decision;
 use drqm_engine::event::{FsKind, FsSignature, Holder, LinkFault};
 use drqm_engine::frame::{Frame, PeerHello};
 use drqm_engine::ids::{CommandId, JobId, NodeId, SessionId, VolumeId};
-use drqm_engine::report::Report;
-use drqm_engine::settings::{OnCongestion, OnPeerLoss, Settings, WINDOW_BYTES, WhenPeerUnknown};
+use drqm_engine::report::{Gate, Report};
+use drqm_engine::settings::{OnCongestion, OnPeerLoss, Settings, WINDOW_BYTES};
 use drqm_engine::time::{Mono, Now, Wall};
 use drqm_engine::{Completion, Effect, Engine, Event};
 
@@ -170,8 +170,8 @@ impl World {
             queue_manager: "QM".to_owned(),
             fs: FsKind::Xfs,
             peer_check_timeout: self.bounds.peer_check,
-            when_peer_unknown: WhenPeerUnknown::Start,
-            on_peer_loss: OnPeerLoss::Continue,
+            when_peer_unknown: self.bounds.when_peer_unknown,
+            on_peer_loss: self.bounds.on_peer_loss,
             on_congestion: OnCongestion::Block,
             resync_rate: None,
             snapshots: self.bounds.snapshots,
@@ -253,10 +253,23 @@ impl World {
         }
         match effect {
             Effect::CompleteGuest { id, completion } => {
-                let mode = self.report(n).map(|r| r.effective_mode);
+                let Some(report) = self.report(n) else { return };
                 if completion == Completion::Done {
-                    self.book.completed(n, id.0, mode.unwrap_or_default());
+                    let wall = self.clock().wall.0;
+                    let never_alone = self.bounds.on_peer_loss == OnPeerLoss::SuspendIo;
+                    let mode = if never_alone {
+                        self.bounds.mode
+                    } else {
+                        report.effective_mode
+                    };
+                    self.book.completed(n, id.0, mode, wall);
                 } else {
+                    if report.gate != Gate::Superseded {
+                        self.fail(format!(
+                            "side {n} fails a request, its gate {:?}",
+                            report.gate
+                        ));
+                    }
                     self.book.refused(n, id.0);
                 }
             }
@@ -282,7 +295,7 @@ impl World {
             }
             Effect::Send { session, frame } => {
                 if frame == Frame::Decision(Decision::Superseded) {
-                    self.book.superseded(n);
+                    self.makes_way(n);
                 }
                 self.send(n, session.0, frame);
             }
@@ -302,7 +315,8 @@ impl World {
                 if side.command.take() != Some(id) {
                     self.fail(format!("side {n} answers {id:?} without being asked"));
                 }
-                self.book.answered(n, result.is_ok());
+                let says = self.report(n).is_some_and(|r| r.given_up);
+                self.book.answered(n, result.is_ok(), says);
             }
             Effect::ResizeDevice { .. } | Effect::Notify | Effect::Stopped => {}
             order @ (Effect::ReadData { .. }
@@ -316,6 +330,14 @@ impl World {
             | Effect::FlushUndo { .. }
             | Effect::DropUndo { .. }
             | Effect::KeepCopy { .. }) => self.begin_io(n, order, events),
+        }
+    }
+
+    fn makes_way(&mut self, n: usize) {
+        let images = [n, 1 - n].map(|n| self.sides[n].data.image());
+        let counted = self.report(n).map_or(0, |r| r.crashed_tail_bytes);
+        if let Some(why) = self.book.superseded(n, images, counted) {
+            self.fail(format!("side {n} {why}"));
         }
     }
 
@@ -392,7 +414,14 @@ impl World {
                 side.undo.put(offset, &data);
                 undo(job)
             }
-            Request::UndoFlush(job) | Request::Keep(job) => undo(job),
+            Request::UndoFlush(job) => undo(job),
+            Request::Keep(job) => {
+                let image = side.data.image();
+                if let Some(why) = self.book.copy_kept(n, image) {
+                    self.fail(format!("side {n} {why}"));
+                }
+                undo(job)
+            }
             Request::UndoEmpty(job) => {
                 side.undo.clear();
                 undo(job)

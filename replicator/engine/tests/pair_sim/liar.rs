@@ -153,7 +153,7 @@ fn decision(rng: &mut Rng) -> Decision {
 fn made_up(rng: &mut Rng, size: u64) -> Frame {
     let epoch = Epoch(u128::from(rng.below(6)));
     let id = ResyncId(u128::from(rng.below(4)));
-    match rng.below(22) {
+    match rng.below(23) {
         0 => Frame::Decision(decision(rng)),
         1 => Frame::Bitmap {
             runs: runs(rng, size),
@@ -204,6 +204,7 @@ fn made_up(rng: &mut Rng, size: u64) -> Frame {
         19 => Frame::Capacity(number(rng)),
         20 => Frame::Grow(number(rng)),
         21 => Frame::Grown(number(rng)),
+        22 => Frame::Compared,
         16 => Frame::Hashes {
             after: Seq(number(rng)),
             offset: number(rng),
@@ -322,6 +323,7 @@ fn changed(rng: &mut Rng, frame: Frame, size: u64) -> Frame {
         Frame::Grown(_) => Frame::Grown(number(rng)),
         frame @ (Frame::BitmapStored
         | Frame::LeftBehind
+        | Frame::Compared
         | Frame::ResyncReady { .. }
         | Frame::ResyncAdopted { .. }
         | Frame::Pong { .. }

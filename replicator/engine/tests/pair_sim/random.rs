@@ -85,6 +85,7 @@ pub(crate) fn life(script: &Script, trace: bool) -> (Result<End, String>, World)
         resync_rate: [None, None, Some(1 << 20)][own.below(3) as usize],
         undo_errors: [0, 0, 40][own.below(3) as usize],
         verify: (script.seed % 3 == 1).then_some(script.seed.is_multiple_of(2)),
+        queue_managers: ["QM"; 2],
         lies: 0,
         trace,
     };

@@ -92,7 +92,7 @@ pub(crate) fn demoted(w: &mut World, n: usize) {
 // === E1 ===
 
 /// An asynchronous write that the cut swallowed, completed by a process that never crashed.
-fn lost_tail() -> World {
+pub(crate) fn lost_tail() -> World {
     let mut w = healthy(Mode::Asynchronous);
     w.cut_link();
     write(&mut w, 0, 3);

@@ -2,12 +2,12 @@
 
 use drqm_engine::command::{Command, Keep, Refusal};
 use drqm_engine::ids::Epoch;
-use drqm_engine::report::{Data, LinkReport};
+use drqm_engine::report::{Data, Gate, LinkReport};
 use drqm_engine::role::Role;
 use drqm_engine::settings::Mode;
 
 use crate::operator::End;
-use crate::scripted::{pair, settled, states};
+use crate::scripted::{demoted, down, gate, joined, lost_tail, pair, settled, states};
 use crate::world::{Config, Device, MS, SECOND, World};
 
 const LIMIT: u64 = 30 * SECOND;
@@ -164,6 +164,95 @@ fn the_survivor_is_lost_while_the_other_gives_up() {
     w.run(SECOND);
     assert_eq!(w.report(1).map(|r| r.role), Some(Role::Primary));
     assert_eq!(w.converge(), Some(End::Partitioned), "{:?}", w.failure);
+}
+
+/// What side 1 had is given up, and begins to be overwritten; then side 0 is lost. The result is what it had.
+fn interrupted() -> (World, Vec<u8>) {
+    let mut w = parted();
+    demoted(&mut w, 1);
+    let had = image(&w, 1);
+    w.drag[1] = 30 * MS;
+    assert_eq!(resolve(&mut w, 1, Keep::Remote), Some(Ok(())));
+    assert!(w.until(LIMIT, |w| data(w, 1) == Some(Data::Syncing)));
+    w.run(100 * MS);
+    w.cut_link();
+    w.crash(0, true);
+    w.drag[1] = 0;
+    assert!(w.until(LIMIT, |w| data(w, 1) == Some(Data::InconsistentSnap)));
+    assert_eq!(w.nodes[1].kept.as_ref(), Some(&had));
+    (w, had)
+}
+
+#[test]
+fn what_is_half_overwritten_is_kept_only_once_it_is_whole_again() {
+    let (mut w, had) = interrupted();
+    let refused = resolve(&mut w, 1, Keep::Local);
+    assert_eq!(refused, Some(Err(Refusal::NoConsistentData)));
+    let id = w.revert(1);
+    assert_eq!(w.answer(1, id), Some(Ok(())));
+    assert!(w.until(LIMIT, |w| data(w, 1) == Some(Data::Diverged)));
+    assert_eq!(resolve(&mut w, 1, Keep::Local), Some(Ok(())));
+    w.start(0);
+    w.heal_link();
+    joined(&mut w);
+    assert_ne!(data(&w, 1), Some(Data::Syncing));
+    assert!(w.nodes[1].kept.take() == Some(had));
+    assert_eq!(resolve(&mut w, 1, Keep::Remote), Some(Ok(())));
+    settled(&mut w);
+    assert!(
+        w.nodes[1].kept.is_none(),
+        "what was kept for the first word is kept again"
+    );
+}
+
+#[test]
+fn a_primary_that_had_made_way_serves_again_when_the_other_gives_way() {
+    let mut w = lost_tail();
+    demoted(&mut w, 1);
+    // Side 1 hears of the tail, side 0 of nothing; then the tail is lost.
+    w.stalls(1);
+    w.heal_link();
+    assert!(w.until(LIMIT, |w| data(w, 1) == Some(Data::Diverged)));
+    w.crash(0, true);
+    w.flows_again();
+    // Side 0 learns that it is behind, side 1 of nothing.
+    w.stalls(0);
+    w.start(0);
+    gate(&mut w, 0, Gate::Superseded);
+    w.run(SECOND);
+    w.cut_link();
+    w.flows_again();
+    assert_eq!(resolve(&mut w, 1, Keep::Remote), Some(Ok(())));
+    w.heal_link();
+    gate(&mut w, 0, Gate::Open);
+    w.users_go_on();
+    w.run(SECOND);
+    settled(&mut w);
+}
+
+#[test]
+fn a_word_stays_open_while_the_halves_refuse_each_other() {
+    let (mut w, had) = interrupted();
+    let id = w.revert(1);
+    assert_eq!(w.answer(1, id), Some(Ok(())));
+    assert!(w.until(LIMIT, |w| data(w, 1) == Some(Data::Diverged)));
+    w.config.queue_managers[0] = "ANOTHER";
+    w.start(0);
+    w.heal_link();
+    let refused = |w: &World| {
+        w.report(1)
+            .is_some_and(|r| matches!(r.link, LinkReport::Refused(_)))
+    };
+    assert!(w.until(LIMIT, refused), "{}", states(&w));
+    let id = w.promote_apart(1);
+    assert_eq!(w.answer(1, id), Some(Err(Refusal::SplitBrainUnresolved)));
+    assert_eq!(resolve(&mut w, 1, Keep::Local), Some(Ok(())));
+    assert!(image(&w, 1) == had, "it was overwritten");
+    // Whoever it is: two never serve while they hear each other.
+    w.cut_link();
+    down(&mut w, 1);
+    let id = w.promote_apart(1);
+    assert_eq!(w.answer(1, id), Some(Ok(())));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Hashes instead of data: copies of what is mostly there, and verifications of copies in use.
 
-use drqm_engine::report::VerificationReport;
+use drqm_engine::report::{Gate, VerificationReport};
 use drqm_engine::settings::Mode;
 
 use crate::operator::End;
-use crate::scripted::{demoted, down, ends, pair, promoted_apart, settled, states};
+use crate::scripted::{demoted, down, ends, gate, pair, promoted_apart, settled, states};
 use crate::world::{Config, MS, SECOND, World};
 
 const CHUNK: u64 = 1 << 16;
@@ -185,4 +185,31 @@ fn a_side_that_missed_more_epochs_than_are_kept_is_caught_up_with() {
     }
     promoted_apart(&mut w, 1);
     ends(&mut w, End::Normal);
+}
+
+#[test]
+fn writes_go_on_where_a_verification_that_is_forgotten_was_reading() {
+    let mut w = pair(Config {
+        size: 40 << 16,
+        ..Config::plain(Mode::Asynchronous)
+    });
+    w.config.verify = Some(false);
+    w.drag[0] = 50 * MS;
+    w.stop_and_wait(0);
+    w.start(0);
+    assert!(
+        w.until(60 * SECOND, |w| verification(w).is_some() && w.is_joined()),
+        "{}",
+        states(&w)
+    );
+    // It is reading; who is Secondary verifies nothing.
+    demoted(&mut w, 0);
+    let id = w.promote(0);
+    assert_eq!(w.answer(0, id), Some(Ok(())));
+    w.drag[0] = 0;
+    gate(&mut w, 0, Gate::Open);
+    for chunk in 0..40 {
+        w.write(0, chunk << 16, 4096, false);
+    }
+    settled(&mut w);
 }

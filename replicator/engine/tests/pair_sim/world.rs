@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) verify: Option<bool>,
     /// One order to the undo log of so many fails; 0 for never.
     pub(crate) undo_errors: u64,
+    /// Whose volumes the two are.
+    pub(crate) queue_managers: [&'static str; 2],
     /// Percent of frames that are lies; then only panics count.
     pub(crate) lies: u64,
     /// Mean time between two requests of the user, microseconds.
@@ -78,6 +80,7 @@ impl Config {
             snapshots: SnapshotPolicy::Required,
             verify: None,
             undo_errors: 0,
+            queue_managers: ["QM"; 2],
             lies: 0,
             pace: 10 * MS,
             trace: false,
@@ -256,7 +259,7 @@ impl World {
         Settings {
             mode: self.config.mode,
             has_peer: true,
-            queue_manager: "QM".to_owned(),
+            queue_manager: self.config.queue_managers[n].to_owned(),
             fs: FsKind::Xfs,
             peer_check_timeout: std::time::Duration::from_secs(30),
             when_peer_unknown: self.config.when_peer_unknown,

@@ -3,7 +3,7 @@
 pub struct Frame {
     #[prost(
         oneof = "frame::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -65,6 +65,9 @@ pub mod frame {
         Grow(u64),
         #[prost(uint64, tag = "26")]
         Grown(u64),
+        /// Primary: both copies have been compared, and what differs is marked.
+        #[prost(message, tag = "27")]
+        Compared(super::Compared),
     }
 }
 /// Exchanged before the engine sees the session. 16-byte fields are big-endian 128-bit identifiers.
@@ -163,7 +166,12 @@ pub struct State {
     /// Bytes that the storage has room for.
     #[prost(uint64, tag = "29")]
     pub capacity_bytes: u64,
+    /// A crashed run of this side may have written where nothing says so.
+    #[prost(bool, tag = "30")]
+    pub in_doubt: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Compared {}
 /// Whoever stands at `from` or later gets the rest, up to `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRange {

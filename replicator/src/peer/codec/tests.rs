@@ -54,6 +54,7 @@ fn full_facts() -> Facts {
         }),
         position: Some(place(16)),
         given_up_for: Epoch(17),
+        in_doubt: true,
         data: Data::Behind,
     }
 }
@@ -99,6 +100,7 @@ fn samples() -> Vec<Frame> {
         Frame::Capacity(7 << 30),
         Frame::Grow(6 << 30),
         Frame::Grown(5 << 30),
+        Frame::Compared,
         Frame::Hashes {
             after: Seq(8),
             offset: SIZE - 8192,

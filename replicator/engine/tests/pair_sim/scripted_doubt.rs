@@ -1,0 +1,84 @@
+//! R-AL6: the newest transaction of the activity log is lost, and with it where a crashed run wrote.
+
+use drqm_engine::report::Gate;
+use drqm_engine::settings::Mode;
+
+use crate::operator::End;
+use crate::scripted::{demoted, ends, gate, joined, pair, promoted_apart, quiet, settled, states};
+use crate::world::{Config, SECOND, World};
+
+const BLOCK: usize = 4096;
+const EXTENT: u64 = 4 << 20;
+
+/// Kind of a block of the activity log, and where its header says so; where its sequence number stands.
+const ACTIVITY_LOG: u8 = 4;
+const KIND: usize = 8;
+const SEQUENCE: usize = 40;
+
+/// The newest transaction of side 0's activity log.
+fn transaction(w: &mut World) -> &mut [u8] {
+    let raw = &mut w.nodes[0].meta.raw;
+    let blocks = raw.chunks_mut(BLOCK).filter(|b| b[KIND] == ACTIVITY_LOG);
+    blocks.max_by_key(|b| b[SEQUENCE]).expect("a transaction")
+}
+
+/// A Primary that wrote, alone, where only its newest transaction said so, and was killed.
+fn in_doubt() -> World {
+    let mut w = pair(Config {
+        size: 60 * EXTENT,
+        ..Config::plain(Mode::Asynchronous)
+    });
+    w.quiet_user(0);
+    quiet(&mut w, 0);
+    w.cut_link();
+    let before = transaction(&mut w)[SEQUENCE];
+    w.write(0, 59 * EXTENT, 4096, false);
+    // Where it wrote is not in the bits on disk yet.
+    let ended = |w: &World| w.nodes[0].guest.outstanding.is_empty();
+    assert!(w.until(SECOND, ended), "{}", states(&w));
+    w.crash(0, false);
+    let newest = transaction(&mut w);
+    assert!(newest[SEQUENCE] > before, "it named the place");
+    newest[BLOCK - 1] ^= 0x40;
+    w
+}
+
+fn are_equal(w: &World) -> bool {
+    w.nodes[0].data.difference(&w.nodes[1].data).is_none()
+}
+
+#[test]
+fn what_only_a_lost_transaction_named_is_found_and_copied() {
+    let mut w = in_doubt();
+    w.start(0);
+    w.heal_link();
+    assert!(
+        w.until(60 * SECOND, |w| are_equal(w) && w.is_joined()),
+        "{}",
+        states(&w)
+    );
+    settled(&mut w);
+}
+
+#[test]
+fn a_copy_that_is_taken_back_stays_in_doubt_until_the_other_has_compared_it() {
+    for again in [false, true] {
+        let mut w = in_doubt();
+        promoted_apart(&mut w, 1);
+        w.heal_link();
+        w.start(0);
+        gate(&mut w, 0, Gate::Superseded);
+        demoted(&mut w, 0);
+        joined(&mut w);
+        if again {
+            w.crash(0, true);
+            w.start(0);
+        }
+        assert!(
+            w.until(60 * SECOND, |w| are_equal(w) && w.is_joined()),
+            "{}",
+            states(&w)
+        );
+        ends(&mut w, End::Normal);
+    }
+}
