@@ -165,9 +165,12 @@ pub(crate) struct StandaloneArgs {
     /// Complete a flush only when the peer has it.
     #[arg(long, conflicts_with = "synchronous")]
     pub(crate) flush_synchronous: bool,
-    /// Plain TCP: the only thing this subcommand speaks; named so that nobody uses it by mistake.
-    #[arg(long, required = true)]
+    /// Plain TCP; named so that nobody uses it by mistake.
+    #[arg(long, required_unless_present = "tls")]
     pub(crate) plaintext: bool,
+    /// Keys in this folder: `ca.crt`, `tls.crt`, `tls.key`, for the name `measure.pair.drqm.io`.
+    #[arg(long, conflicts_with = "plaintext")]
+    pub(crate) tls: Option<PathBuf>,
     /// Log filter.
     #[arg(long, default_value = "warn")]
     pub(crate) log: String,

@@ -1,7 +1,7 @@
-//! One volume without operator, device or TLS, for measurements: the same engine, disk, session and
+//! One volume without operator or device, and without TLS unless keys are given, for measurements: the same engine, disk, session and
 //! NBD server as in the product. Only in a measuring build (feature `measure`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +20,19 @@ use crate::driver::DriverCommand;
 use crate::frontend::device::DeviceStatus;
 use crate::frontend::{BlockExport, Guests};
 use crate::peer::listen::{Acceptor, Routes};
+use crate::peer::tls::PairKeys;
 use crate::peer::{LinkSettings, Security};
 use crate::pool::config::{
-    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, Snapshots, VolumeConfig,
+    CONFIG_VERSION, Fs, PeerConfig, ReplicationMode, Snapshots, TlsConfig, VolumeConfig,
 };
 use crate::pool::{Allocation, FilePool, VolumeKey};
 use crate::volume::{self, Export, Shared, VolumeHandle};
 
 /// Pause between two tries to become Primary while the peer has not answered.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// What both certificates are for.
+const SERVER_NAME: &str = "measure.pair.drqm.io";
 
 /// A volume that is reached by its NBD socket only.
 struct SocketOnly;
@@ -72,7 +76,10 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
     }
     let has_peer = config.peer.is_some();
     let addresses = args.peer.iter().map(ToString::to_string).collect();
-    let security = Security::Plain;
+    let security = match &args.tls {
+        Some(folder) => Security::Tls(Arc::new(keys(folder)?)),
+        None => Security::Plain,
+    };
     let link = LinkSettings {
         has_peer,
         addresses,
@@ -126,6 +133,21 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
         .await;
     handle.ended.cancelled().await;
     Ok(())
+}
+
+fn keys(folder: &Path) -> anyhow::Result<PairKeys> {
+    let text = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    };
+    let source = TlsConfig {
+        ca: text("ca.crt")?,
+        certificate: text("tls.crt")?,
+        key: text("tls.key")?,
+        pair_id: "measure".to_owned(),
+        server_name: SERVER_NAME.to_owned(),
+    };
+    Ok(PairKeys::new(&source)?)
 }
 
 fn config(args: &StandaloneArgs) -> VolumeConfig {

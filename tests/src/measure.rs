@@ -1,5 +1,6 @@
 //! `cargo measure`: numbers of drqm. This file is `write`, what replication costs, as ratios of one run; [`distance`] is
-//! the same with the other site far away; [`power_cut`] and [`idle`] measure on clusters.
+//! the same with the other site far away, [`resync`] how fast a copy is brought up to date; [`power_cut`] and
+//! [`idle`] measure on clusters.
 //!
 //! Lives here: the order of the runs and the table. All volumes are on tmpfs, so that the programs are
 //! measured and not a disk; every contestant serves an NBD socket, and the same fio writes to each, in
@@ -11,8 +12,10 @@ mod delay;
 pub mod distance;
 mod fio;
 pub mod idle;
+mod keys;
 mod pair;
 pub mod power_cut;
+pub mod resync;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -161,6 +164,7 @@ fn render(results: &Results) -> String {
     for (above, below) in [
         (Contestant::Asynchronous, Contestant::Alone),
         (Contestant::Synchronous, Contestant::Alone),
+        (Contestant::Encrypted, Contestant::Asynchronous),
         (Contestant::Asynchronous, Contestant::Quorum),
         (Contestant::Synchronous, Contestant::Quorum),
         (Contestant::Alone, Contestant::StorageDaemon),
@@ -220,9 +224,10 @@ mod tests {
         let rates = |contestant| match contestant {
             Contestant::Synchronous => samples(&[50.0, 40.0, 9_000.0]),
             Contestant::Alone => samples(&[100.0]),
-            Contestant::Asynchronous | Contestant::StorageDaemon | Contestant::Quorum => {
-                samples(&[25.0])
-            }
+            Contestant::Asynchronous
+            | Contestant::Encrypted
+            | Contestant::StorageDaemon
+            | Contestant::Quorum => samples(&[25.0]),
         };
         let mut results: Results = Vec::new();
         for contestant in Contestant::ALL {

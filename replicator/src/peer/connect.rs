@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use drqm_engine::event::LinkFault;
+use drqm_engine::settings::{RESYNC_WINDOW_BYTES, WINDOW_BYTES};
 use drqm_rpc::peer::v1::replication_client::ReplicationClient;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
@@ -18,6 +19,9 @@ use super::names::resolve;
 use super::session::{Outbound, Wire, outgoing};
 use super::tls::{Shown, is_unknown_pair, shown};
 use super::{LinkSettings, Security, fault_of};
+
+// The engine's windows alone decide how much is on its way.
+const _: () = assert!(drqm_rpc::STREAM_WINDOW as u64 > WINDOW_BYTES + RESYNC_WINDOW_BYTES);
 
 /// All sockets of an address, then TLS, then HTTP/2, each. A WAN round trip is 100 ms, and the kernel
 /// repeats a lost SYN after one second. A promotion with the other site gone waits this long.

@@ -7,6 +7,7 @@ use drqm_lab::interrupt;
 use drqm_tests::measure::distance;
 use drqm_tests::measure::idle::{self, IdleArgs};
 use drqm_tests::measure::power_cut::{self, PowerCutArgs};
+use drqm_tests::measure::resync::{self, ResyncArgs};
 use drqm_tests::measure::{self, RunArgs};
 use drqm_tests::ui::Ui;
 
@@ -28,6 +29,8 @@ enum Command {
     Write(RunArgs),
     /// The same at distances: a path that takes time lies between the halves.
     Distance(RunArgs),
+    /// How fast a copy is brought up to date, beside nbdcopy.
+    Resync(ResyncArgs),
     /// Power cuts of the primary under load: every confirmed message is looked for.
     PowerCut(PowerCutArgs),
     /// A pair with nothing to do: writes to the API, memory, processor time.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let result = interrupt::install().and_then(|()| match args.command {
         Command::Write(write) => measure::write(&write, &ui),
         Command::Distance(distance) => distance::distance(&distance, &ui),
+        Command::Resync(resync) => resync::resync(&resync, &ui),
         Command::PowerCut(series) => power_cut::power_cut(&series, &ui),
         Command::Idle(interval) => idle::idle(&interval, &ui),
     });

@@ -1,5 +1,6 @@
 //! The programs that are measured, and how each is started and ended.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::delay;
+use super::{delay, keys};
 use crate::process::{self, Background};
 use crate::wait::{Look, wait_until};
 
@@ -28,6 +29,8 @@ pub(super) enum Contestant {
     Alone,
     /// Our replicator with a peer that gets writes later.
     Asynchronous,
+    /// The same, encrypted.
+    Encrypted,
     /// Our replicator with a peer that has a write before it completes.
     Synchronous,
     /// qemu-storage-daemon on one file.
@@ -37,9 +40,10 @@ pub(super) enum Contestant {
 }
 
 impl Contestant {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Alone,
         Self::Asynchronous,
+        Self::Encrypted,
         Self::Synchronous,
         Self::StorageDaemon,
         Self::Quorum,
@@ -49,6 +53,7 @@ impl Contestant {
         match self {
             Self::Alone => "drqm alone",
             Self::Asynchronous => "drqm asynchronous",
+            Self::Encrypted => "drqm asynchronous, TLS",
             Self::Synchronous => "drqm synchronous",
             Self::StorageDaemon => "qsd alone",
             Self::Quorum => "qsd quorum",
@@ -59,6 +64,7 @@ impl Contestant {
         match self {
             Self::Alone => "alone",
             Self::Asynchronous => "asynchronous",
+            Self::Encrypted => "encrypted",
             Self::Synchronous => "synchronous",
             Self::StorageDaemon => "storage-daemon",
             Self::Quorum => "quorum",
@@ -71,12 +77,16 @@ impl Contestant {
         std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
         let socket = folder.join("nbd");
         let (commands, copies) = match self {
-            Self::Alone => (
-                vec![volume(replicator, &folder, "one", Some(&socket))],
-                None,
-            ),
-            Self::Asynchronous | Self::Synchronous => {
-                pair(replicator, &folder, &socket, self.mode(), None)?
+            Self::Alone => {
+                let mut one = volume(replicator, &folder, "one", SIZE, Some(&socket));
+                one.arg("--plaintext");
+                (vec![one], None)
+            }
+            Self::Asynchronous | Self::Synchronous | Self::Encrypted => {
+                if self == Self::Encrypted {
+                    keys::make(&folder)?;
+                }
+                pair(replicator, &folder, &socket, &self.flags(&folder), None)?
             }
             Self::StorageDaemon => (vec![storage_daemon(&folder, &socket)?], None),
             Self::Quorum => quorum(&folder, &socket)?,
@@ -94,7 +104,7 @@ impl Contestant {
         std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
         let socket = folder.join("nbd");
         let way = Some(round_trip / 2);
-        let setup = pair(replicator, folder, &socket, self.mode(), way)?;
+        let setup = pair(replicator, folder, &socket, &self.flags(folder), way)?;
         self.serve(socket, setup)
     }
 
@@ -113,10 +123,14 @@ impl Contestant {
         Ok(running)
     }
 
-    fn mode(self) -> &'static [&'static str] {
+    /// What both halves of a pair are told besides.
+    fn flags(self, folder: &Path) -> Vec<OsString> {
         match self {
-            Self::Synchronous => &["--synchronous"],
-            Self::Alone | Self::Asynchronous | Self::StorageDaemon | Self::Quorum => &[],
+            Self::Encrypted => vec!["--tls".into(), folder.into()],
+            Self::Synchronous => vec!["--plaintext".into(), "--synchronous".into()],
+            Self::Alone | Self::Asynchronous | Self::StorageDaemon | Self::Quorum => {
+                vec!["--plaintext".into()]
+            }
         }
     }
 }
@@ -131,19 +145,7 @@ pub(super) struct Running {
 
 impl Running {
     fn wait_until_served(&mut self) -> Result<()> {
-        let what = format!("{} serves", self.contestant.name());
-        wait_until(&what, START, || {
-            for process in &mut self.processes {
-                if let Some(finished) = process.wait(Duration::ZERO)? {
-                    bail!("{} ended: {}", self.contestant.name(), finished.complaint());
-                }
-            }
-            // A socket file may be there before somebody listens.
-            Ok(match UnixStream::connect(&self.socket) {
-                Ok(_) => Look::Holds(()),
-                Err(error) => Look::NotYet(error.to_string()),
-            })
-        })
+        served(self.contestant.name(), &self.socket, &mut self.processes)
     }
 
     /// Processor time that its processes have taken so far, seconds.
@@ -172,11 +174,34 @@ impl Running {
     }
 }
 
+/// Waits until a socket is served, by processes that run.
+pub(super) fn served(name: &str, socket: &Path, processes: &mut [Background]) -> Result<()> {
+    wait_until(&format!("{name} serves"), START, || {
+        for process in &mut *processes {
+            if let Some(finished) = process.wait(Duration::ZERO)? {
+                bail!("{name} ended: {}", finished.complaint());
+            }
+        }
+        // A socket file may be there before somebody listens.
+        Ok(match UnixStream::connect(socket) {
+            Ok(_) => Look::Holds(()),
+            Err(error) => Look::NotYet(error.to_string()),
+        })
+    })
+}
+
 type Setup = (Vec<Command>, Option<[PathBuf; 2]>);
 
-fn volume(replicator: &Path, folder: &Path, name: &str, socket: Option<&Path>) -> Command {
+/// A replicator with one volume; it serves a socket if it is to be Primary.
+pub(super) fn volume(
+    replicator: &Path,
+    folder: &Path,
+    name: &str,
+    size: u64,
+    socket: Option<&Path>,
+) -> Command {
     let mut command = Command::new(replicator);
-    command.args(["standalone", "--plaintext", "--size", &SIZE.to_string()]);
+    command.args(["standalone", "--size", &size.to_string()]);
     command.arg("--pool").arg(folder.join(name));
     if let Some(socket) = socket {
         command.arg("--primary").arg("--nbd").arg(socket);
@@ -189,26 +214,28 @@ fn pair(
     replicator: &Path,
     folder: &Path,
     socket: &Path,
-    mode: &[&str],
+    flags: &[OsString],
     way: Option<Duration>,
 ) -> Result<Setup> {
     let [here, there] = [free_port()?, free_port()?].map(|p| SocketAddr::from(([127, 0, 0, 1], p)));
     let reached = |address: SocketAddr| way.map_or(Ok(address), |w| delay::path(address, w));
     let [to_here, to_there] = [reached(here)?, reached(there)?].map(|a| a.to_string());
     let [here, there] = [here, there].map(|a| a.to_string());
-    let mut secondary = volume(replicator, folder, "secondary", None);
+    let mut secondary = volume(replicator, folder, "secondary", SIZE, None);
     secondary
         .args(["--listen", &there, "--peer", &to_here])
-        .args(mode);
-    let mut primary = volume(replicator, folder, "primary", Some(socket));
+        .args(flags);
+    let mut primary = volume(replicator, folder, "primary", SIZE, Some(socket));
     primary
         .args(["--listen", &here, "--peer", &to_there])
-        .args(mode);
-    let data = |name: &str| folder.join(name).join("measure_volume/data");
-    Ok((
-        vec![secondary, primary],
-        Some([data("primary"), data("secondary")]),
-    ))
+        .args(flags);
+    let copies = ["primary", "secondary"].map(|name| data(folder, name));
+    Ok((vec![secondary, primary], Some(copies)))
+}
+
+/// The file that holds a volume's data.
+pub(super) fn data(folder: &Path, name: &str) -> PathBuf {
+    folder.join(name).join("measure_volume/data")
 }
 
 fn storage_daemon(folder: &Path, socket: &Path) -> Result<Command> {
@@ -272,7 +299,7 @@ fn sparse(folder: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// A port that nobody has at this moment.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no port on loopback")?;
     Ok(listener.local_addr()?.port())
 }

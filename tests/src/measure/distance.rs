@@ -103,6 +103,7 @@ fn render(cases: &[Case]) -> String {
                 format!("{waited:.0}")
             }
             Contestant::Asynchronous
+            | Contestant::Encrypted
             | Contestant::Alone
             | Contestant::StorageDaemon
             | Contestant::Quorum => String::new(),

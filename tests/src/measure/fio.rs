@@ -78,6 +78,17 @@ pub(super) fn run(socket: &Path, workload: Workload, seconds: u32) -> Result<Run
     found(&finished.stdout).with_context(|| format!("fio on {} printed no rate", socket.display()))
 }
 
+/// Writes a whole volume once, with bytes that are different each time.
+pub(super) fn fill(socket: &Path, size: u64) -> Result<()> {
+    let mut fio = Command::new("fio");
+    fio.args(["--name=fill", "--ioengine=nbd", "--rw=write", "--bs=1m"]);
+    fio.args(["--iodepth=4", "--randrepeat=0", "--refill_buffers=1"]);
+    fio.arg(format!("--uri=nbd+unix:///?socket={}", socket.display()));
+    fio.arg(format!("--size={size}"));
+    process::output(&mut fio, AROUND)?;
+    Ok(())
+}
+
 /// Its JSON comes after whatever else it has to say.
 fn found(text: &str) -> Option<Run> {
     let document: Value = serde_json::from_str(&text[text.find('{')?..]).ok()?;
