@@ -21,6 +21,7 @@ mod driver;
 mod entropy;
 mod frontend;
 mod host;
+mod memory;
 mod metrics;
 mod node;
 mod panics;

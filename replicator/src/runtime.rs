@@ -117,6 +117,7 @@ async fn control_thread(args: RunArgs, shard: Shard) -> anyhow::Result<()> {
     let mut servers = JoinSet::new();
     let admin_node = node.clone();
     servers.spawn(async move { Ok(crate::admin::serve(admin, admin_node).await?) });
+    servers.spawn(crate::memory::give_back());
     node.start_volumes().await;
     servers.spawn(crate::control::serve(control, tls, node.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");

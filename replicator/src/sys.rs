@@ -1,5 +1,5 @@
-//! The only unsafe code of the process: ioctls of the loop driver, and one registration with the
-//! reactor.
+//! The only unsafe code of the process: ioctls of the loop driver, one registration with the reactor, one call of the
+//! allocator.
 //!
 //! Does not live here: any logic about when to call them.
 
@@ -70,6 +70,20 @@ const EMPTY_INFO: LoopInfo64 = LoopInfo64 {
     encrypt_key: [0; 32],
     init: [0; 2],
 };
+
+/// Gives memory that is free back to the machine, in every arena of the allocator.
+pub(crate) fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        // SAFETY: as malloc(3) has it, it may be called at any time by any thread, and what is in use stays.
+        unsafe {
+            malloc_trim(0);
+        }
+    }
+}
 
 /// Makes a loop device of this number; `EEXIST` if there is one.
 pub(crate) fn loop_add(control: impl AsFd, number: u32) -> Result<()> {

@@ -15,6 +15,8 @@ mod device;
 mod growth;
 #[path = "pair/keys.rs"]
 mod keys;
+#[path = "pair/many.rs"]
+mod many;
 #[path = "pair/pki.rs"]
 mod pki;
 #[path = "pair/revert.rs"]

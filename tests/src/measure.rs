@@ -1,6 +1,6 @@
 //! `cargo measure`: numbers of drqm. This file is `write`, what replication costs, as ratios of one run; [`distance`] is
-//! the same with the other site far away, [`resync`] how fast a copy is brought up to date; [`power_cut`] and
-//! [`idle`] measure on clusters.
+//! the same with the other site far away, [`resync`] how fast a copy is brought up to date, [`volumes`] what
+//! many idle pairs take; [`power_cut`] and [`idle`] measure on clusters.
 //!
 //! Lives here: the order of the runs and the table. All volumes are on tmpfs, so that the programs are
 //! measured and not a disk; every contestant serves an NBD socket, and the same fio writes to each, in
@@ -16,6 +16,7 @@ mod keys;
 mod pair;
 pub mod power_cut;
 pub mod resync;
+pub mod volumes;
 
 use std::fs;
 use std::path::{Path, PathBuf};

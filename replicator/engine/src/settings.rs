@@ -127,8 +127,9 @@ pub const RESYNC_WINDOW_BYTES: u64 = 8 << 20;
 pub const HASHED_BLOCK: u64 = 4096;
 
 /// Bytes of one read of a resync, and that one frame of hashes stands for at most: a live 4 KiB write
-/// waits behind at most one such frame per place in the queue.
-pub const HASHED_MAX: u64 = 256 << 10;
+/// waits behind at most one such frame per place in the queue. A frame of so much data, with what is around it, fits
+/// 256 KiB: receivers double their buffers, and keep them.
+pub const HASHED_MAX: u64 = 192 << 10;
 
 /// The least rate of a resync, bytes per second.
 pub const RESYNC_RATE_MIN: u64 = 1 << 20;

@@ -6,6 +6,7 @@
 
 mod wire;
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +19,6 @@ use drqm_engine::{Completion, GuestRequest};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -120,21 +120,29 @@ impl FuseMount {
     }
 }
 
+thread_local! {
+    /// What the next request is read into, on whichever connection it comes: while a connection is silent it needs none,
+    /// and there may be hundreds.
+    static SPARE: Cell<Option<AlignedBuf>> = const { Cell::new(None) };
+}
+
 /// Reads and forwards requests until the connection ends; returns why it did.
 async fn serve(connection: &Arc<Connection>, guests: &Guests) -> io::Error {
-    let mut buffer = None;
     loop {
-        let mut current = buffer.take().unwrap_or_else(new_buffer);
-        let read = connection.fd.async_io(Interest::READABLE, |fd| {
-            rustix::io::read(fd, current.as_mut()).map_err(io::Error::from)
-        });
-        let len = match read.await {
-            Ok(len) => len,
-            Err(e) if retry(&e) => {
-                buffer = Some(current);
+        let mut ready = match connection.fd.readable().await {
+            Ok(ready) => ready,
+            Err(e) => return e,
+        };
+        let mut current = SPARE.take().unwrap_or_else(new_buffer);
+        let read =
+            ready.try_io(|fd| rustix::io::read(fd, current.as_mut()).map_err(io::Error::from));
+        let len = match read {
+            Ok(Ok(len)) => len,
+            Ok(Err(e)) if !retry(&e) => return e,
+            Ok(Err(_)) | Err(_) => {
+                SPARE.set(Some(current));
                 continue;
             }
-            Err(e) => return e,
         };
         let Some(request) = Request::parse(&current.as_slice()[..len]) else {
             return io::Error::other("a request that cannot be read");
@@ -155,7 +163,7 @@ async fn serve(connection: &Arc<Connection>, guests: &Guests) -> io::Error {
                 current.freeze(range)
             } else {
                 let copy = AlignedBuf::copy_of(&current.as_slice()[range]);
-                buffer = Some(current);
+                SPARE.set(Some(current));
                 copy
             };
             write_request(
@@ -168,7 +176,7 @@ async fn serve(connection: &Arc<Connection>, guests: &Guests) -> io::Error {
             )
         } else {
             let wanted = answer_or_forward(connection, &reply, &request.operation);
-            buffer = Some(current);
+            SPARE.set(Some(current));
             wanted.map(|request| GuestCall {
                 request,
                 reply: Reply::Fuse(reply),

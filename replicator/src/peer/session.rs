@@ -10,6 +10,7 @@ use std::time::Duration;
 use drqm_engine::event::LinkFault;
 use drqm_engine::frame::{Frame, Payload, PeerHello, PrimaryClock, WireWrite};
 use drqm_engine::ids::{NodeId, SessionId};
+use drqm_engine::settings::HASHED_MAX;
 use drqm_rpc::peer::v1 as pb;
 use drqm_rpc::{PEER_PROTOCOL_MAX, PEER_PROTOCOL_MIN};
 use futures::Stream;
@@ -29,8 +30,8 @@ const HELLO_LIMIT: Duration = Duration::from_secs(3);
 /// How long frames that were sent before an orderly end may take to leave.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Queued writes are put into one message up to this size; nothing waits for more to come.
-const BATCH_BYTES: usize = 256 << 10;
+/// Queued writes are put into one message up to this size, as large as one of a copy; nothing waits for more to come.
+const BATCH_BYTES: usize = HASHED_MAX as usize;
 
 /// What goes out.
 enum Out {

@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, ClientConfig, CommonState, RootCertStore, ServerConfig};
 
@@ -116,15 +119,25 @@ fn server_config_with(
         .with_single_cert(chain, key)
         .map_err(|e| bad("tls.key", e))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    forgetful(&mut config);
     Ok(config)
+}
+
+/// Every connection shows its keys anew: there are few, and room for sessions to be resumed costs each pair more than its
+/// keys.
+fn forgetful(config: &mut ServerConfig) {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
 }
 
 /// A server that ends every handshake with an alert ([`is_unknown_pair`]): there are no keys for the name
 /// that was asked for.
 pub(crate) fn unknown_pair() -> ServerConfig {
-    ServerConfig::builder()
+    let mut config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(NoKeys))
+        .with_cert_resolver(Arc::new(NoKeys));
+    forgetful(&mut config);
+    config
 }
 
 /// Whether a handshake ended because the other side has no keys for the name. Not authenticated: whoever
@@ -176,6 +189,7 @@ impl PairKeys {
             .with_client_auth_cert(chain, key)
             .map_err(|e| bad("tls.key", e))?;
         client.alpn_protocols = vec![ALPN.to_vec()];
+        client.resumption = Resumption::disabled();
         let (server, client) = (Arc::new(server), Arc::new(client));
         Ok(Self {
             server,

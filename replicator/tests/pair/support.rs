@@ -43,6 +43,7 @@ pub(crate) struct Site {
     pub(crate) replication: u16,
     pub(crate) control: u16,
     metrics: u16,
+    log_filter: &'static str,
     child: Option<Child>,
     pub(crate) client: Option<ControlClient<Channel>>,
 }
@@ -62,6 +63,14 @@ pub(crate) fn free_port() -> u16 {
 
 impl Site {
     pub(crate) async fn start(name: &'static str) -> Self {
+        let mut site = Self::new(name, None);
+        site.log_filter = "drqm_replicator=trace,info";
+        site.spawn().await;
+        site
+    }
+
+    /// With a log of what matters only.
+    pub(crate) async fn start_quiet(name: &'static str) -> Self {
         let mut site = Self::new(name, None);
         site.spawn().await;
         site
@@ -106,6 +115,8 @@ impl Site {
             replication,
             control,
             metrics,
+            // Rounds of faults write too much for a log of every step.
+            log_filter: "info",
             child: None,
             client: None,
         }
@@ -122,7 +133,9 @@ impl Site {
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let program = env!("CARGO_BIN_EXE_drqm-replicator");
+        // What is measured is another build of it.
+        let program = std::env::var("DRQM_REPLICATOR");
+        let program = program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_drqm-replicator").to_owned());
         let (mut command, everywhere) = match &self.host {
             Some(host) => {
                 let mut command = Command::new("nsenter");
@@ -131,11 +144,6 @@ impl Site {
             }
             None => (Command::new(program), "127.0.0.1"),
         };
-        // Rounds of faults write too much for a log of every step.
-        let level = self
-            .host
-            .as_ref()
-            .map_or("drqm_replicator=trace,info", |_| "info");
         let child = command
             .args(["--node-name", &self.node])
             .arg("--state-dir")
@@ -152,7 +160,7 @@ impl Site {
             .arg(self.dir.path().join("nbd"))
             // Process 1 may belong to somebody whom even root of a container cannot look into.
             .args(["--host-pid", &std::process::id().to_string()])
-            .args(["--log", level])
+            .args(["--log", self.log_filter])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -338,6 +346,10 @@ impl Site {
         };
         let client = self.client.as_mut().unwrap();
         client.resolve(request).await.unwrap().into_inner().refusal
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// The most memory that the process has had, bytes.

@@ -8,6 +8,7 @@ use drqm_tests::measure::distance;
 use drqm_tests::measure::idle::{self, IdleArgs};
 use drqm_tests::measure::power_cut::{self, PowerCutArgs};
 use drqm_tests::measure::resync::{self, ResyncArgs};
+use drqm_tests::measure::volumes::{self, VolumesArgs};
 use drqm_tests::measure::{self, RunArgs};
 use drqm_tests::ui::Ui;
 
@@ -31,6 +32,8 @@ enum Command {
     Distance(RunArgs),
     /// How fast a copy is brought up to date, beside nbdcopy.
     Resync(ResyncArgs),
+    /// Many pairs with nothing to do, on two nodes: memory, processor time.
+    Volumes(VolumesArgs),
     /// Power cuts of the primary under load: every confirmed message is looked for.
     PowerCut(PowerCutArgs),
     /// A pair with nothing to do: writes to the API, memory, processor time.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Write(write) => measure::write(&write, &ui),
         Command::Distance(distance) => distance::distance(&distance, &ui),
         Command::Resync(resync) => resync::resync(&resync, &ui),
+        Command::Volumes(many) => volumes::volumes(&many, &ui),
         Command::PowerCut(series) => power_cut::power_cut(&series, &ui),
         Command::Idle(interval) => idle::idle(&interval, &ui),
     });

@@ -257,9 +257,9 @@ fn hashes_and_answers_of_a_wrong_size_are_violations() {
         hashes(4096, 15),
         hashes(4096, 32),
         hashes(4096 + 100, 32),
-        hashes(HASHED_MAX + 4096, 16 * 65),
-        differs(&[(64, 1)]),
-        differs(&[(0, 65)]),
+        hashes(HASHED_MAX + 4096, 16 * (HASHED_MAX as usize / 4096 + 1)),
+        differs(&[(HASHED_MAX / HASHED_BLOCK, 1)]),
+        differs(&[(0, HASHED_MAX / HASHED_BLOCK + 1)]),
         differs(&[(3, 0)]),
     ] {
         assert!(decode(encode(frame.clone())).is_err(), "{frame:?}");
