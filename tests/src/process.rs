@@ -166,6 +166,11 @@ impl Background {
         self.signal(Signal::TERM);
     }
 
+    /// Ends it (SIGKILL), with everything it started.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Processor time that it has taken so far, seconds.
     ///
     /// # Errors
@@ -218,7 +223,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        self.kill();
     }
 }
 

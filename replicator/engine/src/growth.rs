@@ -14,6 +14,7 @@
 //!
 //! Does not live here: room on the disk (the shell's), whether two sizes fit ([`crate::compare`]).
 
+use crate::compare::{Decision, Mismatch};
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::frame::Frame;
@@ -67,8 +68,14 @@ impl Engine {
         }
     }
 
-    pub(crate) fn capacity_heard(&mut self, bytes: u64) {
+    /// The peer has room for so much now: what did not fit may.
+    pub(crate) fn capacity_heard(&mut self, bytes: u64, out: &mut Vec<Effect>) {
         self.link.rooms.theirs = bytes;
+        let needed = self.link.theirs().map_or(0, |facts| facts.size);
+        let fits = needed.max(self.identity.size) <= bytes.min(self.settings.capacity);
+        if fits && self.link.blocked() == Some(Decision::Refused(Mismatch::Size)) {
+            self.compare_again("there is room on both sides now", out);
+        }
     }
 
     /// The Primary asks us to take a larger size. `Err` names what is wrong with it.

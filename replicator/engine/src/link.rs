@@ -463,7 +463,7 @@ impl Engine {
                 Ok(())
             }
             Frame::Capacity(bytes) if self.link.is_joined() => {
-                self.capacity_heard(bytes);
+                self.capacity_heard(bytes, out);
                 Ok(())
             }
             Frame::Grow(size)

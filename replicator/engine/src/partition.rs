@@ -25,9 +25,9 @@ impl Engine {
             return;
         }
         match keep {
-            // A copy that was kept for a word taken back is still one of this history.
+            // A copy that was kept need not be there any more when another word is given.
             Keep::Local => {
-                self.sb.given_up_for = Epoch::NONE;
+                self.nothing_given_up();
                 self.sb.parted_from = Epoch::NONE;
             }
             Keep::Remote => self.sb.given_up_for = self.sb.parted_from,

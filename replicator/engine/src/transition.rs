@@ -190,11 +190,20 @@ impl Engine {
                 Disk::Inconsistent => return Err(Refusal::NoConsistentData),
                 Disk::Consistent => {}
             }
+            let in_order = matches!(self.link.join(), Some(Join::InOrder));
+            if in_order && self.sb.in_doubt && !self.was_primary_last() {
+                return Err(Refusal::SyncInProgress);
+            }
             if !self.sb.parted_from.is_none() {
                 return Err(Refusal::SplitBrainUnresolved);
             }
         }
         Ok(true)
+    }
+
+    /// Whether this side's data are those that the application saw last.
+    fn was_primary_last(&self) -> bool {
+        self.sb.role_epoch == self.sb.head()
     }
 
     fn refuse_change(&mut self, refusal: Refusal, out: &mut Vec<Effect>) {

@@ -26,8 +26,11 @@ use crate::time::{Mono, Wall};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Cause {
     Order(VerifyOrder),
-    /// One of them is in doubt.
-    Doubt,
+    /// One of them is in doubt, or both; what is learned later begins anew.
+    Doubt {
+        ours: bool,
+        theirs: bool,
+    },
 }
 
 /// One verification.
@@ -70,8 +73,11 @@ impl Engine {
     fn cause_to_verify(&self) -> Option<Cause> {
         if self.sb.role != Role::Primary {
             None
-        } else if self.sb.in_doubt || self.link.peer_is_in_doubt() {
-            Some(Cause::Doubt)
+        } else if self.is_pair_in_doubt() {
+            Some(Cause::Doubt {
+                ours: self.sb.in_doubt,
+                theirs: self.link.peer_is_in_doubt(),
+            })
         } else {
             self.settings.verify.clone().map(Cause::Order)
         }
@@ -157,7 +163,7 @@ impl Engine {
             v.finished = Some(now);
         }
         let ended = v.finished.is_some();
-        let settles = ended && v.cause == Cause::Doubt;
+        let settles = ended && matches!(v.cause, Cause::Doubt { .. });
         let repairs = matches!(&v.cause, Cause::Order(order) if order.repair);
         let repairs = ended && repairs && v.differing > 0;
         for (offset, len) in &found {
@@ -180,22 +186,26 @@ impl Engine {
         self.compare_again("what a verification found is copied", out);
     }
 
-    /// What differed is marked durably: neither copy is in doubt any more.
+    /// Whether a crashed run of either side may have written where nothing says so.
+    pub(crate) fn is_pair_in_doubt(&self) -> bool {
+        self.sb.in_doubt || self.link.peer_is_in_doubt()
+    }
+
+    /// What differed is marked durably: neither copy is in doubt any more. In a new session everything begins anew.
     pub(crate) fn doubt_ended(&mut self, session: Option<SessionId>, out: &mut Vec<Effect>) {
-        self.no_longer_in_doubt();
         if session.is_none() || self.link.session_id() != session {
             return;
         }
-        if self.link.peer_is_in_doubt() {
-            self.link.peer_was_compared();
-            self.send(Frame::Compared, out);
-        }
+        self.no_longer_in_doubt();
+        self.send(Frame::Compared, out);
         if self.verification.as_ref().is_some_and(|v| v.differing > 0) {
             self.repair(out);
         }
     }
 
+    /// Both sides know it.
     pub(crate) fn no_longer_in_doubt(&mut self) {
+        self.link.peer_was_compared();
         if std::mem::take(&mut self.sb.in_doubt) {
             self.persist(Then::Nothing);
         }
@@ -203,7 +213,10 @@ impl Engine {
 
     /// What is under way is asked again when the two are in step again.
     pub(crate) fn verification_lost_session(&mut self) {
-        if let Some(mut v) = self.verification.take() {
+        // Whether the end of a doubt had become durable is not known to the peer.
+        let asks_anew =
+            |v: &Verification| v.finished.is_some() && matches!(v.cause, Cause::Doubt { .. });
+        if let Some(mut v) = self.verification.take().filter(|v| !asks_anew(v)) {
             v.id = ResyncId(self.draw_id());
             v.walk.begin_again();
             self.verification = Some(v);

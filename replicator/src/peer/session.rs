@@ -477,7 +477,7 @@ mod tests {
     async fn a_batch_stays_below_its_limit() {
         let (queue, stream) = outgoing();
         let outbound = Outbound::new(queue);
-        (1..=5).for_each(|seq| outbound.send(writes(seq, 100 << 10)));
+        (1..=5).for_each(|seq| outbound.send(writes(seq, 80 << 10)));
         drop(outbound);
         let sizes: Vec<_> = stream
             .map(|m| match m.body {

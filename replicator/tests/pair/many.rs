@@ -17,7 +17,7 @@ const SIZE: u64 = 64 << 20;
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// What a process may take, and each of its volumes, bytes.
-const MEMORY: u64 = 20 << 20;
+const MEMORY: u64 = 40 << 20;
 const MEMORY_EACH: u64 = 1 << 20;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -106,9 +106,14 @@ async fn create(one: &mut Site, two: &mut Site, n: u64) {
 /// Processor time of a process so far, in hundredths of a second; resident memory, bytes.
 fn usage(pid: u32) -> (u64, u64) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-    let numbers: Vec<u64> = fields.skip(11).take(11).flat_map(str::parse).collect();
-    (numbers[0] + numbers[1], numbers[10] * 4096)
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    let number = |n: usize| fields[n].parse::<u64>().unwrap();
+    (number(11) + number(12), number(21) * 4096)
 }
 
 async fn wait_idle(span: Duration) {

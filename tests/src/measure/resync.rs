@@ -131,6 +131,13 @@ impl Pair {
         Ok(())
     }
 
+    fn kill(&mut self, n: usize) -> Result<()> {
+        let mut half = self.halves[n].take().context("it runs")?;
+        half.kill();
+        ensure!(half.wait(COPY)?.is_some(), "a half does not end");
+        Ok(())
+    }
+
     fn copies(&self) -> [PathBuf; 2] {
         ["primary", "secondary"].map(|name| data(&self.folder, name))
     }
@@ -155,7 +162,7 @@ impl Pair {
             })
         })?;
         let since = self.log()?.len();
-        self.halves[0] = None;
+        self.kill(0)?;
         self.begin(0)?;
         self.copied(since)
     }

@@ -46,6 +46,10 @@ impl Engine {
                 },
                 out,
             ),
+            // What only this side has may not be known yet (R-AL6).
+            Some(Join::InOrder) if self.sb.in_doubt && self.was_primary_last() => {
+                self.send(refuse(Refusal::SyncInProgress), out);
+            }
             Some(Join::InOrder) => {
                 let to = self.link.peer_node().unwrap_or_default();
                 self.sb.grant = Some(Grant { epoch, to });

@@ -197,7 +197,7 @@ impl Book {
         self.pages[n].waiting.clear();
     }
 
-    /// A side makes way: whatever the other lacks of its history is counted.
+    /// A side makes way: if the other lacks something of its history, it says so.
     pub(crate) fn superseded(
         &mut self,
         n: usize,
@@ -208,6 +208,11 @@ impl Book {
         let lost = self.completed & self.history(own) & !self.history(other) & !self.given_up;
         let bytes = u64::from(lost.count_ones()) * BLOCK;
         (bytes > counted).then(|| format!("loses {bytes} bytes, and says {counted}: {self:?}"))
+    }
+
+    /// The other side gives way: this one goes on.
+    pub(crate) const fn goes_on(&mut self, n: usize) {
+        self.pages[n].superseded = false;
     }
 
     /// A person gives up what only side `n` has.
@@ -376,6 +381,9 @@ impl Book {
 impl World {
     pub(crate) fn observe(&mut self, n: usize) {
         let Some(report) = self.report(n) else { return };
+        if self.report(1 - n).is_some_and(|r| r.given_up) {
+            self.book.goes_on(n);
+        }
         if let Some(why) = self.book.observe(n, &report) {
             self.fail(format!("side {n} {why}"));
         }

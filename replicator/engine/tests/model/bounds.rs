@@ -492,6 +492,17 @@ pub(crate) const LONG: &[Bounds] = &[
         },
     ),
     Bounds::new(
+        "stated",
+        Mode::Asynchronous,
+        Budget {
+            writes: 2,
+            cuts: 1,
+            promotions_apart: 1,
+            waits: 2,
+            ..NOTHING
+        },
+    ),
+    Bounds::new(
         "suspended, lost",
         Mode::Synchronous,
         Budget {

@@ -31,7 +31,7 @@ pub(crate) fn joined(w: &mut World) {
         let both = [0, 1].map(|n| w.report(n).is_some_and(|r| r.link == LinkReport::Connected));
         both == [true; 2]
     };
-    assert!(w.until(30 * SECOND, connected), "the two sides meet");
+    assert!(w.until(30 * SECOND, connected), "{}", states(w));
 }
 
 pub(crate) fn settled(w: &mut World) {

@@ -181,8 +181,11 @@ fn a_peer_whose_disk_failed_counts_as_down() {
     w.fail_next = Some(0);
     data(&mut w, 0, Data::Failed);
     promoted_apart(&mut w, 1);
-    let link = w.report(1).map(|report| format!("{:?}", report.link));
-    assert!(link.is_some_and(|link| link.contains("the local disk failed")));
+    let says_why = |w: &World| {
+        let link = w.report(1).map(|report| format!("{:?}", report.link));
+        link.is_some_and(|link| link.contains("the local disk failed"))
+    };
+    assert!(w.until(30 * SECOND, says_why), "{}", states(&w));
     ends(&mut w, End::Normal);
 }
 

@@ -1,6 +1,7 @@
 //! R-AL6: the newest transaction of the activity log is lost, and with it where a crashed run wrote.
 
-use drqm_engine::report::Gate;
+use drqm_engine::command::Refusal;
+use drqm_engine::report::{Data, Gate};
 use drqm_engine::settings::Mode;
 
 use crate::operator::End;
@@ -81,4 +82,30 @@ fn a_copy_that_is_taken_back_stays_in_doubt_until_the_other_has_compared_it() {
         );
         ends(&mut w, End::Normal);
     }
+}
+
+#[test]
+fn what_only_a_side_in_doubt_may_have_is_not_left_behind_by_a_switch() {
+    let mut w = in_doubt();
+    w.config.resync_rate = Some(60 << 20);
+    w.start(0);
+    w.heal_link();
+    let compares = |w: &World| {
+        w.report(0)
+            .is_some_and(|r| r.data == Data::SyncSource && r.sync.is_none())
+    };
+    assert!(w.until(60 * SECOND, compares), "{}", states(&w));
+    assert!(!are_equal(&w), "nothing to find");
+    assert_eq!(w.report(1).map(|r| r.data), Some(Data::Behind));
+    demoted(&mut w, 0);
+    let id = w.promote(1);
+    assert_eq!(w.answer(1, id), Some(Err(Refusal::SyncInProgress)));
+    let id = w.promote(0);
+    assert_eq!(w.answer(0, id), Some(Ok(())));
+    assert!(
+        w.until(120 * SECOND, |w| are_equal(w) && w.is_joined()),
+        "{}",
+        states(&w)
+    );
+    settled(&mut w);
 }

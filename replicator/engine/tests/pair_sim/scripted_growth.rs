@@ -70,9 +70,8 @@ fn the_device_never_shows_what_the_other_side_has_no_room_for() {
         w.swallow = Some((sender, lost));
         w.extend(0);
         w.extend(1);
-        w.run(3 * SECOND);
+        assert!(w.until(3 * SECOND, |w| w.swallowed > 0), "{}", states(&w));
         assert_eq!(w.nodes[0].device_size, w.config.size);
-        assert!(w.swallowed > 0);
         w.swallow = None;
         // The secondary may have it already; when the two meet, both do.
         w.break_session();

@@ -4,7 +4,7 @@ use drqm_engine::report::Data;
 use drqm_engine::settings::Mode;
 
 use crate::operator::End;
-use crate::scripted::{ends, pair, promoted_apart, quiet, settled, states, write};
+use crate::scripted::{down, ends, pair, promoted_apart, quiet, settled, states, write};
 use crate::world::{Config, MS, SECOND, World};
 
 fn logging(mode: Mode) -> World {
@@ -93,6 +93,8 @@ fn a_log_that_is_full_becomes_bits_and_a_copy() {
         write(&mut w, 0, chunk);
     }
     quiet(&mut w, 0);
+    // What is on its way counts only when its session has ended.
+    down(&mut w, 0);
     w.heal_link();
     settled(&mut w);
     assert_eq!((w.copies, w.replays), (2, 0), "{}", states(&w));

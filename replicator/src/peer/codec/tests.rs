@@ -111,7 +111,7 @@ fn samples() -> Vec<Frame> {
         Frame::Differs {
             key: ResyncId(4),
             offset: 65_536,
-            blocks: vec![(0, 2), (63, 1)],
+            blocks: vec![(0, 2), (47, 1)],
         },
         Frame::Writes {
             writes: vec![
