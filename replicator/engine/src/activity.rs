@@ -44,8 +44,8 @@ pub(crate) struct ActivityLog {
     /// The last extent that joined, and how many the volume has.
     last: u64,
     count: u64,
-    /// The place after the newest transaction holds something that cannot be read.
-    is_followed: bool,
+    /// There may have been a newer transaction: its place held something that could not be read.
+    may_be_incomplete: bool,
 }
 
 impl ActivityLog {
@@ -60,7 +60,7 @@ impl ActivityLog {
             clock: 0,
             last: u64::MAX,
             count: 0,
-            is_followed: false,
+            may_be_incomplete: false,
         };
         log.grow(size);
         if let Some((seq, body)) = meta::newest(raw, Kind::ActivityLog, node, blocks) {
@@ -76,14 +76,14 @@ impl ActivityLog {
             }
         }
         let next = Self::place(log.seq + 1);
-        log.is_followed = meta::unseal(raw, Kind::ActivityLog, Some(node), next).is_none()
+        log.may_be_incomplete = meta::unseal(raw, Kind::ActivityLog, Some(node), next).is_none()
             && meta::block(raw, next).is_some_and(|block| block.iter().any(|b| *b != 0));
         log
     }
 
     /// Whether there may have been a newer transaction than the newest that could be read.
     pub(crate) const fn may_be_incomplete(&self) -> bool {
-        self.is_followed
+        self.may_be_incomplete
     }
 
     /// The block of a transaction.

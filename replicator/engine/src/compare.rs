@@ -302,12 +302,17 @@ pub fn completion_arrived(mine: &Facts, theirs: &Facts) -> bool {
         .is_some_and(|c| same && c.id == theirs.adopted && head == Some(c.epoch))
 }
 
+/// Whether both sides have room for the larger of their sizes.
+pub(crate) fn fits(sizes: [u64; 2], rooms: [u64; 2]) -> bool {
+    sizes[0].max(sizes[1]) <= rooms[0].min(rooms[1])
+}
+
 fn mismatch(a: &Facts, b: &Facts) -> Option<Mismatch> {
     if a.node == b.node {
         Some(Mismatch::SameNode)
     } else if a.queue_manager != b.queue_manager {
         Some(Mismatch::QueueManager)
-    } else if a.size.max(b.size) > a.capacity.min(b.capacity) {
+    } else if !fits([a.size, b.size], [a.capacity, b.capacity]) {
         Some(Mismatch::Size)
     } else if a.chunk_shift != b.chunk_shift {
         Some(Mismatch::ChunkSize)

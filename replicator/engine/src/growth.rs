@@ -14,7 +14,7 @@
 //!
 //! Does not live here: room on the disk (the shell's), whether two sizes fit ([`crate::compare`]).
 
-use crate::compare::{Decision, Mismatch};
+use crate::compare::{self, Decision, Mismatch};
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::frame::Frame;
@@ -71,8 +71,11 @@ impl Engine {
     /// The peer has room for so much now: what did not fit may.
     pub(crate) fn capacity_heard(&mut self, bytes: u64, out: &mut Vec<Effect>) {
         self.link.rooms.theirs = bytes;
-        let needed = self.link.theirs().map_or(0, |facts| facts.size);
-        let fits = needed.max(self.identity.size) <= bytes.min(self.settings.capacity);
+        let theirs = self.link.theirs().map_or(0, |facts| facts.size);
+        let fits = compare::fits(
+            [self.identity.size, theirs],
+            [self.settings.capacity, bytes],
+        );
         if fits && self.link.blocked() == Some(Decision::Refused(Mismatch::Size)) {
             self.compare_again("there is room on both sides now", out);
         }

@@ -49,12 +49,11 @@ impl Engine {
         if !self.sb.parted_from.is_none() {
             return Data::Diverged;
         }
-        let in_order = matches!(self.link.join(), Some(Join::InOrder));
         match (self.sb.role, self.link.join()) {
             (Role::Primary, _) if !self.sb.superseded_by.is_none() => Data::Behind,
             // Until both copies have been compared, nobody knows that they are the same.
-            (Role::Primary, _) if in_order && self.is_pair_in_doubt() => Data::SyncSource,
-            (Role::Secondary, _) if in_order && self.is_pair_in_doubt() => Data::Behind,
+            (Role::Primary, Some(Join::InOrder)) if self.is_pair_in_doubt() => Data::SyncSource,
+            (Role::Secondary, Some(Join::InOrder)) if self.is_pair_in_doubt() => Data::Behind,
             (Role::Primary, Some(Join::Source(s))) if s.replays() => Data::UpToDate,
             (_, Some(Join::Source(_))) => Data::SyncSource,
             (Role::Primary, _) => Data::UpToDate,

@@ -9,7 +9,7 @@ use drqm_rpc::control::v1 as pb;
 use tokio::time::sleep;
 
 use crate::pki::Ca;
-use crate::support::{Site, request, with_leaf};
+use crate::support::{Site, gate, is_normal, link, request, with_leaf};
 
 const SIZE: u64 = 64 << 20;
 
@@ -69,22 +69,13 @@ async fn wait_until(site: &mut Site, n: u64, wanted: impl Fn(&pb::VolumeState) -
     }
 }
 
-fn is_normal(state: &pb::VolumeState) -> bool {
-    crate::support::link(state) == pb::LinkState::Connected
-        && state.data() == pb::Data::UpToDate
-        && state.out_of_sync_bytes == 0
-}
-
 async fn create(one: &mut Site, two: &mut Site, n: u64) {
     let ca = Ca::new();
     let leaf = ca.leaf(&format!("qm{n}.pair.drqm.io"));
     let (one_port, two_port) = (one.replication, two.replication);
     one.configure(half(n, &ca, &leaf, two_port)).await.unwrap();
     two.configure(half(n, &ca, &leaf, one_port)).await.unwrap();
-    wait_until(one, n, |s| {
-        crate::support::link(s) == pb::LinkState::Connected
-    })
-    .await;
+    wait_until(one, n, |s| link(s) == pb::LinkState::Connected).await;
     let order = pb::SetRoleRequest {
         volume: volume(n),
         command_id: format!("create {n}"),
@@ -100,7 +91,7 @@ async fn create(one: &mut Site, two: &mut Site, n: u64) {
     let client = one.client.as_mut().unwrap();
     let answer = client.set_role(order).await.unwrap().into_inner();
     assert_eq!(answer.refusal, None);
-    wait_until(one, n, |s| crate::support::gate(s) == pb::Gate::Open).await;
+    wait_until(one, n, |s| gate(s) == pb::Gate::Open).await;
 }
 
 /// Processor time of a process so far, in hundredths of a second; resident memory, bytes.

@@ -551,13 +551,15 @@ pub(crate) async fn pair_in_sync_of(ca: &Ca, size: u64, fs: &str) -> (Site, Site
 /// Waits until both halves are connected and equal.
 pub(crate) async fn until_normal(one: &mut Site, two: &mut Site) {
     for site in [one, two] {
-        site.until("normal", |s| {
-            link(s) == pb::LinkState::Connected
-                && s.data() == pb::Data::UpToDate
-                && s.out_of_sync_bytes == 0
-        })
-        .await;
+        site.until("normal", is_normal).await;
     }
+}
+
+/// Whether a half is connected and equal to the other.
+pub(crate) fn is_normal(state: &pb::VolumeState) -> bool {
+    link(state) == pb::LinkState::Connected
+        && state.data() == pb::Data::UpToDate
+        && state.out_of_sync_bytes == 0
 }
 
 pub(crate) fn gate(state: &pb::VolumeState) -> pb::Gate {

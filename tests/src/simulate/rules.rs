@@ -184,7 +184,7 @@ fn is_noticed(tree: &Path, build: &Path) -> Result<bool> {
         test
     };
     process::output(&mut test(&["--no-run"]), super::CAMPAIGN)
-        .context("without the rule it does not compile")?;
+        .context("the model check does not compile")?;
     let ended = process::run(&mut test(&[]), super::CAMPAIGN)?;
     let signs = ["a promise is broken", "panicked at replicator/engine/src"];
     let found = signs.iter().any(|sign| ended.stdout.contains(sign));

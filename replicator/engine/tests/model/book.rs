@@ -96,8 +96,12 @@ impl Book {
     }
 
     fn owned(&self, n: usize) -> Set {
-        let own = self.writes.iter().enumerate().filter(|(_, w)| w.owner == n);
-        own.fold(0, |set, (i, _)| set | 1 << i)
+        self.those(|w| w.owner == n)
+    }
+
+    fn those(&self, which: impl Fn(&Write) -> bool) -> Set {
+        let those = self.writes.iter().enumerate().filter(|(_, w)| which(w));
+        those.fold(0, |set, (i, _)| set | 1 << i)
     }
 
     /// Whether nobody has written.
@@ -302,9 +306,7 @@ impl Book {
 
     /// What the user of a side was told to be done before this moment.
     fn done_before(&self, n: usize, wall: i64) -> Set {
-        let done = |(_, w): &(usize, &Write)| w.owner == n && w.done.is_some_and(|at| at < wall);
-        let done = self.writes.iter().enumerate().filter(done);
-        done.fold(0, |set, (i, _)| set | 1 << i)
+        self.those(|w| w.owner == n && w.done.is_some_and(|at| at < wall))
     }
 
     /// While nothing is asked of it, a device shows what its user wrote.
