@@ -81,7 +81,8 @@ impl ActivityLog {
         log
     }
 
-    /// Whether there may have been a newer transaction than the newest that could be read.
+    /// Whether there may have been a newer transaction than the newest that could be read: until the
+    /// next one takes its place.
     pub(crate) const fn may_be_incomplete(&self) -> bool {
         self.may_be_incomplete
     }
@@ -213,6 +214,7 @@ impl ActivityLog {
             w.0.extend_from_slice(&(*extent as u32).to_le_bytes());
         }
         self.seq += 1;
+        self.may_be_incomplete = false;
         let block = Self::place(self.seq);
         (
             block * BLOCK as u64,

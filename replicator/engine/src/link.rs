@@ -25,7 +25,7 @@ use crate::ids::{CommandId, SessionId};
 use crate::marks::chunks_of;
 use crate::resync::{Copy, Source, Target};
 use crate::role::Role;
-use crate::settings::{HANDSHAKE_LIMIT, HEARTBEAT, HEARTBEAT_LOST};
+use crate::settings::{HANDSHAKE_LIMIT, HEARTBEAT_LOST};
 use crate::time::{Mono, Wall};
 use crate::write_path::Route;
 
@@ -611,7 +611,7 @@ impl Engine {
     pub(crate) fn link_wakeup(&self) -> Option<Mono> {
         let s = self.link.session.as_ref()?;
         let limit = if self.link.is_joined() {
-            s.pinged.after(HEARTBEAT)
+            self.next_heartbeat()?
         } else {
             s.opened.after(HANDSHAKE_LIMIT)
         };

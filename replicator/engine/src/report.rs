@@ -181,7 +181,7 @@ pub struct Report {
     pub peer_queue_manager: String,
     /// When, by both clocks.
     pub peer_heard: Option<(Mono, Wall)>,
-    /// Round trip of the last heartbeat, microseconds.
+    /// Round trip of the last heartbeat that this side asked for, microseconds; 0: none yet.
     pub rtt_micros: u64,
     /// Bytes that the peer may lack: dirty chunks and writes in flight.
     pub out_of_sync_bytes: u64,

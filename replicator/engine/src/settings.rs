@@ -155,7 +155,7 @@ pub const CHUNK_SHIFT: u32 = 16;
 /// Bytes of one activity-log extent: 4 MiB; 1,000 of them are a hot set of 4 GiB.
 pub const EXTENT_SHIFT: u32 = 22;
 
-/// Heartbeat while nothing else is sent.
+/// Between two heartbeats of who asks.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Silence after which a session is lost.

@@ -202,7 +202,7 @@ impl Engine {
     }
 
     /// Whether this side's data are those that the application saw last.
-    fn was_primary_last(&self) -> bool {
+    pub(crate) fn was_primary_last(&self) -> bool {
         self.sb.role_epoch == self.sb.head()
     }
 

@@ -71,19 +71,23 @@ impl Engine {
     }
 
     fn cause_to_verify(&self) -> Option<Cause> {
-        if self.sb.role != Role::Primary {
-            None
-        } else if self.is_pair_in_doubt() {
+        let primary = self.sb.role == Role::Primary;
+        // Nobody need be promoted to end a doubt: of two Secondaries, the one whose data were served last.
+        let asks =
+            primary || self.was_primary_last() && self.link.peer_role() == Some(Role::Secondary);
+        if asks && self.is_pair_in_doubt() {
             Some(Cause::Doubt {
                 ours: self.sb.in_doubt,
                 theirs: self.link.peer_is_in_doubt(),
             })
-        } else {
+        } else if primary {
             self.settings.verify.clone().map(Cause::Order)
+        } else {
+            None
         }
     }
 
-    /// A Primary verifies what is in doubt, then what the configuration asks for; another order is another
+    /// What is in doubt is verified, then what the configuration asks for; another order is another
     /// verification.
     fn follow_order(&mut self) {
         let cause = self.cause_to_verify();

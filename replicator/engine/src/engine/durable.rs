@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{AfterFlush, AfterPages, Engine, Job};
 use crate::Effect;
 use crate::meta::{self, BLOCK, Kind, RING_A, RING_B, RING_SLOTS};
+use crate::role::Role;
 use crate::superblock::Then;
 
 /// The transaction with nobody in it that ends a run.
@@ -174,13 +175,17 @@ impl Engine {
         if self.fault.is_some() || self.activity.is_under_way() {
             return;
         }
+        // The block that this would overwrite is what tells of the doubt (R-AL6).
+        if self.sb.in_doubt && !self.is_persisted() {
+            return;
+        }
         if self.emptying == Emptying::Wanted {
             self.emptying = Emptying::UnderWay;
             let (offset, data) = self.activity.begin_empty(self.identity.node);
             let job = self.job(Job::ActivityLog);
             return out.push(Effect::WriteMeta { job, offset, data });
         }
-        if !self.activity.is_due() || self.evicting.is_some() {
+        if !self.activity.is_due() && !self.covers_unreadable() || self.evicting.is_some() {
             return;
         }
         let idle = |s: &Self| s.activity.victims(|e| s.guest.uses_extent(e));
@@ -198,6 +203,12 @@ impl Engine {
             self.evicting = Some((victims, self.activity.moment()));
             self.flush_data(AfterFlush::Evict, out);
         }
+    }
+
+    /// A block that cannot be read, after a doubt that is resolved, would bring the doubt back with the
+    /// next crash: the set is written once more, in its place.
+    fn covers_unreadable(&self) -> bool {
+        self.sb.role == Role::Primary && !self.sb.in_doubt && self.activity.may_be_incomplete()
     }
 
     pub(super) fn evict(&mut self, out: &mut Vec<Effect>) {

@@ -9,17 +9,28 @@ use crate::frame::{Frame, PeerReport, PrimaryClock};
 use crate::ids::{CommandId, Seq};
 use crate::role::Role;
 use crate::settings::{HEARTBEAT, Mode};
+use crate::time::Mono;
 
 impl Engine {
     pub(super) fn heartbeat(&mut self, out: &mut Vec<Effect>) {
         let due = self
-            .link
-            .session
-            .as_ref()
-            .is_some_and(|s| self.now.mono >= s.pinged.after(HEARTBEAT));
+            .next_heartbeat()
+            .is_some_and(|due| self.now.mono >= due);
         if due && self.link.is_joined() {
             self.ping(out);
         }
+    }
+
+    /// When this side asks again. Of two in step the Primary does, and the other by itself only when it
+    /// hears nothing: an idle pair costs one question and one answer a second.
+    pub(super) fn next_heartbeat(&self) -> Option<Mono> {
+        let s = self.link.session.as_ref()?;
+        let answers = self.link.is_in_order() && self.sb.role == Role::Secondary;
+        Some(if answers {
+            s.pinged.max(s.heard).after(2 * HEARTBEAT)
+        } else {
+            s.pinged.after(HEARTBEAT)
+        })
     }
 
     pub(super) fn ping(&mut self, out: &mut Vec<Effect>) -> u64 {

@@ -50,12 +50,20 @@ impl Engine {
             Some(Join::InOrder) if self.sb.in_doubt && self.was_primary_last() => {
                 self.send(refuse(Refusal::SyncInProgress), out);
             }
+            // A verification has found this, and did not repair it: the peer's copy is not the one that was served.
+            Some(Join::InOrder) if self.marks.base().count() > 0 => {
+                self.send(refuse(Refusal::SyncInProgress), out);
+                // Else what was copied is being struck off.
+                if self.is_persisted() {
+                    self.compare_again("what a verification found is copied", out);
+                }
+            }
             Some(Join::InOrder) => {
                 let to = self.link.peer_node().unwrap_or_default();
                 self.sb.grant = Some(Grant { epoch, to });
                 // The copies are equal: bits that an earlier copy left on disk must not come back
                 // beside a new Primary.
-                self.sb.bits_void |= self.marks.base().count() == 0;
+                self.sb.bits_void = true;
                 if let Some(report) = &mut self.link.report {
                     report.role = Role::Primary;
                 }

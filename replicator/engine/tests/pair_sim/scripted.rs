@@ -80,6 +80,19 @@ pub(crate) fn promoted_apart(w: &mut World, n: usize) {
     w.quiet_user(n);
 }
 
+/// Asks until it is granted, as the operator does.
+pub(crate) fn promoted(w: &mut World, n: usize) {
+    let deadline = w.now + 60 * SECOND;
+    loop {
+        let id = w.promote(n);
+        if w.answer(n, id) == Some(Ok(())) {
+            return;
+        }
+        assert!(w.now < deadline, "{}", states(w));
+        w.run(SECOND);
+    }
+}
+
 pub(crate) fn ends(w: &mut World, end: End) {
     assert_eq!(w.converge(), Some(end), "{}", states(w));
 }

@@ -4,7 +4,7 @@ use drqm_engine::report::{Gate, VerificationReport};
 use drqm_engine::settings::Mode;
 
 use crate::operator::End;
-use crate::scripted::{demoted, down, ends, gate, pair, promoted_apart, settled, states};
+use crate::scripted::{demoted, down, ends, gate, pair, promoted, promoted_apart, settled, states};
 use crate::world::{Config, MS, SECOND, World};
 
 const CHUNK: u64 = 1 << 16;
@@ -93,6 +93,20 @@ fn a_flipped_bit_is_found_counted_and_repaired_if_that_was_asked() {
         assert!(w.until(60 * SECOND, equal), "{}", states(&w));
         settled(&mut w);
     }
+}
+
+#[test]
+fn what_a_verification_found_is_copied_before_the_roles_are_switched() {
+    let mut w = pair(verifying(false));
+    w.until(SECOND, is_verified);
+    rot(&mut w, 5 * CHUNK);
+    verified_anew(&mut w);
+    demoted(&mut w, 0);
+    promoted(&mut w, 1);
+    assert_eq!(differences(&w), None, "{}", states(&w));
+    w.break_session();
+    assert!(w.until(60 * SECOND, World::is_normal), "{}", states(&w));
+    settled(&mut w);
 }
 
 #[test]
