@@ -150,6 +150,9 @@ pub(crate) struct StandaloneArgs {
     /// Serve the volume on this NBD socket while it is Primary.
     #[arg(long)]
     pub(crate) nbd: Option<PathBuf>,
+    /// Make a block device with an XFS of the volume while it is Primary, and a link to it here.
+    #[arg(long)]
+    pub(crate) device: Option<PathBuf>,
     /// Accept the peer here.
     #[arg(long)]
     pub(crate) listen: Option<SocketAddr>,

@@ -84,7 +84,7 @@ pub(crate) struct Driver {
     last_guest: u64,
     answers: HashMap<CommandId, Vec<oneshot::Sender<Result<(), Refusal>>>>,
     session: Option<(SessionId, Outbound)>,
-    /// A frame was queued since I/O was last performed in this thread.
+    /// A frame that somebody waits for was queued since I/O was last performed in this thread.
     sent: bool,
     spin: Spin,
     stop_by: Option<Instant>,
@@ -162,7 +162,8 @@ impl Driver {
         inputs.completions
     }
 
-    /// I/O in this thread: after the frames of the same step have left, since the peer works meanwhile.
+    /// I/O in this thread: after the frames of the same step that somebody waits for have left, since the peer works
+    /// meanwhile.
     async fn perform_queued(&mut self, completions: &mut mpsc::UnboundedReceiver<Event>) {
         if std::mem::take(&mut self.sent) {
             tokio::task::yield_now().await;
@@ -373,8 +374,9 @@ impl Driver {
             Effect::CloseDevice => self.device(DeviceOrder::Close),
             Effect::Send { session, frame } => {
                 if let Some((_, outbound)) = self.session.as_ref().filter(|(s, _)| *s == session) {
-                    outbound.send(frame);
-                    self.sent = true;
+                    let awaited = self.engine.is_awaited(&frame);
+                    outbound.send(frame, awaited);
+                    self.sent |= awaited;
                 }
             }
             Effect::CloseSession {

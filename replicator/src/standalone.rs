@@ -1,5 +1,5 @@
-//! One volume without operator or device, and without TLS unless keys are given, for measurements: the same engine, disk, session and
-//! NBD server as in the product. Only in a measuring build (feature `measure`).
+//! One volume without operator, and without TLS unless keys are given, for measurements: the same engine, disk, session,
+//! device and NBD server as in the product. Only in a measuring build (feature `measure`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::args::StandaloneArgs;
 use crate::clock::Clock;
 use crate::driver::DriverCommand;
 use crate::frontend::device::DeviceStatus;
+use crate::frontend::loopdev::{FuseLoop, label};
 use crate::frontend::{BlockExport, Guests};
 use crate::peer::listen::{Acceptor, Routes};
 use crate::peer::tls::PairKeys;
@@ -34,27 +35,36 @@ const RETRY: Duration = Duration::from_millis(100);
 /// What both certificates are for.
 const SERVER_NAME: &str = "measure.pair.drqm.io";
 
-/// A volume that is reached by its NBD socket only.
-struct SocketOnly;
+/// A device if one is asked for; without, the volume is reached by its NBD socket only.
+struct Asked(Option<FuseLoop>);
 
-impl BlockExport for SocketOnly {
-    const KIND: &'static str = "nbd-socket";
+impl BlockExport for Asked {
+    const KIND: &'static str = "standalone";
 
     async fn open(
         &mut self,
-        _: u64,
-        _: Guests,
-        _: mpsc::UnboundedSender<()>,
+        size: u64,
+        guests: Guests,
+        died: mpsc::UnboundedSender<()>,
     ) -> Result<Option<PathBuf>, String> {
-        Ok(None)
+        match &mut self.0 {
+            Some(device) => device.open(size, guests, died).await,
+            None => Ok(None),
+        }
     }
 
-    async fn resize(&mut self, _: u64) -> Result<(), String> {
-        Ok(())
+    async fn resize(&mut self, size: u64) -> Result<(), String> {
+        match &mut self.0 {
+            Some(device) => device.resize(size).await,
+            None => Ok(()),
+        }
     }
 
     async fn close(&mut self) -> Result<(), String> {
-        Ok(())
+        match &mut self.0 {
+            Some(device) => device.close().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -86,16 +96,7 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
         local_address: None,
         security: security.clone(),
     };
-    let status = Arc::new(DeviceStatus::new(
-        args.pool.join("link"),
-        SocketOnly::KIND,
-        Vec::new(),
-    ));
-    let export = Export {
-        block: SocketOnly,
-        status,
-        nbd_socket: args.nbd,
-    };
+    let export = export(&args);
     let shared = Shared {
         clock: Clock::start(),
         boot: crate::entropy::random_u128(),
@@ -133,6 +134,22 @@ async fn serve(args: StandaloneArgs) -> anyhow::Result<()> {
         .await;
     handle.ended.cancelled().await;
     Ok(())
+}
+
+fn export(args: &StandaloneArgs) -> Export<Asked> {
+    // Here the host is who started us.
+    crate::host::set_pid(std::process::id());
+    let link = args.device.clone();
+    let device = link.as_ref().map(|link| {
+        let mount_point = args.pool.join("fuse");
+        FuseLoop::new(mount_point, label("measure", &link.to_string_lossy()))
+    });
+    let link = link.unwrap_or_else(|| args.pool.join("link"));
+    Export {
+        block: Asked(device),
+        status: Arc::new(DeviceStatus::new(link, Asked::KIND, Vec::new())),
+        nbd_socket: args.nbd.clone(),
+    }
 }
 
 fn keys(folder: &Path) -> anyhow::Result<PairKeys> {

@@ -64,11 +64,22 @@ pub fn binaries() -> Result<Binaries> {
 /// # Errors
 /// When Cargo cannot build it.
 pub fn measuring_replicator(profile: &str) -> Result<PathBuf> {
+    binary("drqm-replicator", profile, &["--features", "measure"])
+}
+
+/// Builds the client that puts messages, in a profile of its own.
+///
+/// # Errors
+/// When Cargo cannot build it.
+pub fn load(profile: &str) -> Result<PathBuf> {
+    binary("drqm-load", profile, &[])
+}
+
+fn binary(name: &str, profile: &str, options: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--profile", profile]);
-    build.args(["--package", "drqm-replicator", "--features", "measure"]);
-    let messages = artefacts(&mut build)?;
-    executable(&messages, "drqm-replicator").context("Cargo built no binary drqm-replicator")
+    build.args(["build", "--profile", profile, "--package", name]);
+    let messages = artefacts(build.args(options))?;
+    executable(&messages, name).with_context(|| format!("Cargo built no binary {name}"))
 }
 
 /// Cargo as it runs this program.

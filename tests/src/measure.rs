@@ -1,16 +1,18 @@
 //! `cargo measure`: numbers of drqm. This file is `write`, what replication costs, as ratios of one run; [`distance`] is
-//! the same with the other site far away, [`resync`] how fast a copy is brought up to date, [`volumes`] what
-//! many idle pairs take; [`power_cut`] and [`idle`] measure on clusters.
+//! the same with the other site far away, [`broker`] with a broker on the device, [`resync`] how fast a copy is
+//! brought up to date, [`volumes`] what many idle pairs take; [`power_cut`] and [`idle`] measure on clusters.
 //!
 //! Lives here: the order of the runs and the table. All volumes are on tmpfs, so that the programs are
 //! measured and not a disk; every contestant serves an NBD socket, and the same fio writes to each, in
 //! turns, since other work on the machine comes and goes. After the runs both copies of each pair are
 //! compared: a fast copy that differs is worth nothing.
 
+pub mod broker;
 mod contestant;
 mod delay;
 pub mod distance;
 mod fio;
+mod halves;
 pub mod idle;
 mod keys;
 mod pair;

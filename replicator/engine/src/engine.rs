@@ -359,6 +359,7 @@ impl Engine {
         self.advance_resync(out);
         self.advance_snapshot(out);
         self.advance_verification(out);
+        self.heartbeat(out);
         self.write_pages(out);
         self.advance_activity(out);
         self.write_superblock(out);

@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::event::LinkFault;
 use crate::frame::{Frame, PeerHello, PeerReport};
 use crate::growth::Rooms;
-use crate::ids::{CommandId, SessionId};
+use crate::ids::{CommandId, Seq, SessionId};
 use crate::marks::chunks_of;
 use crate::resync::{Copy, Source, Target};
 use crate::role::Role;
@@ -74,6 +74,8 @@ struct Session {
     opened: Mono,
     heard: Mono,
     pinged: Mono,
+    /// What had been written then.
+    pinged_seq: Seq,
     nonce: u64,
     ping_sent: Option<(u64, Mono)>,
     progress: Mono,
@@ -320,6 +322,7 @@ impl Engine {
             opened: now,
             heard: now,
             pinged: now,
+            pinged_seq: Seq::NEVER,
             nonce: 0,
             ping_sent: None,
             progress: now,

@@ -158,6 +158,9 @@ pub const EXTENT_SHIFT: u32 = 22;
 /// Between two heartbeats of who asks.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// The same while two are in step and nothing is written.
+pub const IDLE_HEARTBEAT: Duration = Duration::from_millis(2500);
+
 /// Silence after which a session is lost.
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
 
@@ -181,4 +184,4 @@ pub const RECOVERY_PEER_CHECK: Duration = Duration::from_secs(2);
 pub const OWN_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// ...or after this many bytes, so that durable acknowledgements advance without guest flushes.
-pub const OWN_FLUSH_BYTES: u64 = 32 << 20;
+pub const OWN_FLUSH_BYTES: u64 = 16 << 20;

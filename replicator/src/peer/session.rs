@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use drqm_engine::event::LinkFault;
-use drqm_engine::frame::{Frame, Payload, PeerHello, PrimaryClock, WireWrite};
+use drqm_engine::frame::{Frame, Payload, PeerHello, WireWrite};
 use drqm_engine::ids::{NodeId, SessionId};
 use drqm_engine::settings::HASHED_MAX;
 use drqm_rpc::peer::v1 as pb;
@@ -30,13 +30,17 @@ const HELLO_LIMIT: Duration = Duration::from_secs(3);
 /// How long frames that were sent before an orderly end may take to leave.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Queued writes are put into one message up to this size, as large as one of a copy; nothing waits for more to come.
+/// Queued writes are put into one message up to this size, as large as one of a copy.
 const BATCH_BYTES: usize = HASHED_MAX as usize;
+
+/// How long what nobody waits for may wait for more to leave with it: each message costs both sides a turn of their
+/// loops, and a broker's writes come one by one.
+const LINGER: Duration = Duration::from_millis(1);
 
 /// What goes out.
 enum Out {
     Hello(pb::Hello),
-    Frame(Frame),
+    Frame { frame: Frame, awaited: bool },
     End,
 }
 
@@ -49,9 +53,10 @@ impl Outbound {
         Self(queue)
     }
 
-    /// Queues a frame. After the session's end it goes nowhere; the engine is told of the end apart.
-    pub(crate) fn send(&self, frame: Frame) {
-        let _ = self.0.send(Out::Frame(frame));
+    /// Queues a frame; one that nobody waits for may leave a moment later. After the session's end it goes nowhere;
+    /// the engine is told of the end apart.
+    pub(crate) fn send(&self, frame: Frame, awaited: bool) {
+        let _ = self.0.send(Out::Frame { frame, awaited });
     }
 
     fn hello(&self, hello: pb::Hello) {
@@ -101,66 +106,101 @@ impl Outgoing {
             Out::Hello(hello) => Some(pb::Frame {
                 body: Some(pb::frame::Body::Hello(hello)),
             }),
-            Out::Frame(Frame::Writes { writes, clock }) => {
-                Some(codec::encode(self.batch(writes, clock)))
-            }
-            Out::Frame(ack @ Frame::Ack { .. }) => Some(codec::encode(self.newest_ack(ack))),
-            Out::Frame(frame) => Some(codec::encode(frame)),
-        }
-    }
-
-    /// Acknowledgements are cumulative: of those that are queued in a row, the last says all.
-    fn newest_ack(&mut self, mut ack: Frame) -> Frame {
-        loop {
-            match self.items.try_recv() {
-                Ok(Out::Frame(later @ Frame::Ack { .. })) => ack = later,
-                Ok(other) => {
-                    self.held = Some(other);
-                    return ack;
-                }
-                Err(_) => return ack,
+            Out::Frame { frame, awaited } => {
+                let batch = self.wait_for_more(Batch::of(frame), awaited).await;
+                Some(codec::encode(batch.frame))
             }
         }
     }
 
-    /// Adds the writes that are already queued behind these.
-    fn batch(&mut self, mut writes: Vec<WireWrite>, mut clock: PrimaryClock) -> Frame {
-        let mut bytes: usize = writes.iter().map(weight).sum();
-        while bytes < BATCH_BYTES {
-            match self.items.try_recv() {
-                Ok(Out::Frame(Frame::Writes {
-                    writes: more,
-                    clock: later,
-                })) => {
-                    let more_bytes: usize = more.iter().map(weight).sum();
-                    if bytes + more_bytes > BATCH_BYTES {
-                        self.held = Some(Out::Frame(Frame::Writes {
-                            writes: more,
-                            clock: later,
-                        }));
-                        break;
-                    }
-                    bytes += more_bytes;
-                    writes.extend(more);
-                    clock = later;
+    /// Adds what is queued behind a frame and can leave with it; if nobody waits, also what comes in the next moment.
+    async fn wait_for_more(&mut self, mut batch: Batch, mut awaited: bool) -> Batch {
+        let linger = tokio::time::sleep(LINGER);
+        tokio::pin!(linger);
+        while batch.room > 0 {
+            let next = match self.items.try_recv() {
+                Ok(next) => Some(next),
+                Err(_) if awaited => None,
+                Err(_) => tokio::select! {
+                    biased;
+                    next = self.items.recv() => next,
+                    () = &mut linger => None,
+                },
+            };
+            let Some(next) = next else { break };
+            self.held = match next {
+                Out::Frame {
+                    frame,
+                    awaited: urgent,
+                } => {
+                    let left = batch.add(frame);
+                    awaited |= urgent;
+                    left.map(|frame| Out::Frame {
+                        frame,
+                        awaited: urgent,
+                    })
                 }
-                Ok(other) => {
-                    self.held = Some(other);
-                    break;
-                }
-                Err(_) => break,
+                other @ (Out::Hello(_) | Out::End) => Some(other),
+            };
+            if self.held.is_some() {
+                break;
             }
         }
-        Frame::Writes { writes, clock }
+        batch
     }
 }
 
-fn weight(write: &WireWrite) -> usize {
-    // Around 64 bytes of header on the wire.
-    64 + match &write.payload {
+/// Frames that leave as one.
+struct Batch {
+    frame: Frame,
+    /// What may be added, bytes; 0: nothing.
+    room: usize,
+}
+
+impl Batch {
+    fn of(frame: Frame) -> Self {
+        let room = if let Frame::Writes { writes, .. } = &frame {
+            BATCH_BYTES.saturating_sub(weight(writes))
+        } else if let Frame::Ack { .. } = &frame {
+            BATCH_BYTES
+        } else {
+            0
+        };
+        Self { frame, room }
+    }
+
+    /// Adds a frame, or gives it back: writes as far as there is room; of acknowledgements, which are cumulative, the
+    /// later one says all.
+    fn add(&mut self, later: Frame) -> Option<Frame> {
+        match (&mut self.frame, later) {
+            (
+                Frame::Writes { writes, clock },
+                Frame::Writes {
+                    writes: more,
+                    clock: later,
+                },
+            ) if weight(&more) <= self.room => {
+                self.room -= weight(&more);
+                writes.extend(more);
+                *clock = later;
+                None
+            }
+            (ack @ Frame::Ack { .. }, later @ Frame::Ack { .. }) => {
+                *ack = later;
+                None
+            }
+            (_, later) => Some(later),
+        }
+    }
+}
+
+fn weight(writes: &[WireWrite]) -> usize {
+    let weigh = |write: &WireWrite| match &write.payload {
         Payload::Data { data, .. } => data.len(),
         Payload::Zero { .. } | Payload::FlushMark => 0,
-    }
+    };
+    // Around 64 bytes of header on the wire.
+    writes.iter().map(|write| 64 + weigh(write)).sum()
 }
 
 /// Both directions of a connection, before Hello.
@@ -390,6 +430,7 @@ pub(crate) mod testing {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use drqm_engine::frame::PrimaryClock;
     use drqm_engine::ids::Seq;
     use drqm_engine::time::Wall;
     use futures::StreamExt;
@@ -425,9 +466,9 @@ mod tests {
     async fn queued_writes_leave_in_one_message_and_in_order() {
         let (queue, stream) = outgoing();
         let outbound = Outbound::new(queue);
-        (1..=3).for_each(|seq| outbound.send(writes(seq, 4096)));
-        outbound.send(Frame::BitmapStored);
-        outbound.send(writes(4, 4096));
+        (1..=3).for_each(|seq| outbound.send(writes(seq, 4096), true));
+        outbound.send(Frame::BitmapStored, true);
+        outbound.send(writes(4, 4096), true);
         drop(outbound);
         let messages: Vec<_> = stream.map(|m| m.body.unwrap()).collect().await;
         let [
@@ -457,7 +498,7 @@ mod tests {
             durable: Seq(durable),
         };
         for frame in [ack(1, 0), ack(2, 1), Frame::BitmapStored, ack(3, 1)] {
-            outbound.send(frame);
+            outbound.send(frame, true);
         }
         drop(outbound);
         let messages: Vec<_> = stream.map(|m| m.body.unwrap()).collect().await;
@@ -473,11 +514,35 @@ mod tests {
         assert_eq!((last.applied, last.durable), (3, 1));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_leaves_with_what_comes_in_the_next_moment() {
+        let (queue, stream) = outgoing();
+        let outbound = Outbound::new(queue);
+        let mut stream = std::pin::pin!(stream);
+        let mut sizes = Vec::new();
+        for (awaited, rest) in [
+            (false, Duration::ZERO),
+            (false, 2 * LINGER),
+            (false, Duration::ZERO),
+            (true, Duration::ZERO),
+        ] {
+            outbound.send(writes(1, 4096), awaited);
+            let end = tokio::time::Instant::now() + rest;
+            while let Ok(Some(message)) = tokio::time::timeout_at(end, stream.next()).await {
+                match message.body {
+                    Some(pb::frame::Body::Writes(batch)) => sizes.push(batch.writes.len()),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(sizes, [2, 2]);
+    }
+
     #[tokio::test]
     async fn a_batch_stays_below_its_limit() {
         let (queue, stream) = outgoing();
         let outbound = Outbound::new(queue);
-        (1..=5).for_each(|seq| outbound.send(writes(seq, 80 << 10)));
+        (1..=5).for_each(|seq| outbound.send(writes(seq, 80 << 10), true));
         drop(outbound);
         let sizes: Vec<_> = stream
             .map(|m| match m.body {

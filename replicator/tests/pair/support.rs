@@ -221,6 +221,12 @@ impl Site {
         self.dir.path().join("dev/ns_qm1")
     }
 
+    fn entries(&self, folder: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir.path().join(folder));
+        let entries = entries.into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
     /// The copy as it is on the disk.
     pub(crate) fn data(&self) -> Vec<u8> {
         std::fs::read(self.dir.path().join("state/pool/ns_qm1/data")).unwrap()
@@ -463,13 +469,16 @@ impl Drop for Site {
             let status = self.child.as_mut().map(Child::try_wait);
             eprintln!("--- {}, {status:?}, its log ---\n{}", self.name, self.log());
         }
+        // Nobody comes after this process who would find its devices by their labels.
+        let devices = self.entries("dev").into_iter();
+        let devices: Vec<_> = devices.filter_map(|link| link.read_link().ok()).collect();
         self.kill();
-        for mounted in ["state/run/ns_qm1", "state"] {
-            let at = self.dir.path().join(mounted);
+        let mut mounted = self.entries("state/run");
+        mounted.push(self.dir.path().join("state"));
+        for at in mounted {
             let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
         }
-        // Nobody comes after this process who would find its device by the label.
-        if let Ok(device) = std::fs::read_link(self.device()) {
+        for device in devices {
             let _ = Command::new("losetup").arg("-d").arg(device).status();
         }
     }

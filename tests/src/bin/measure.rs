@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drqm_lab::interrupt;
+use drqm_tests::measure::broker;
 use drqm_tests::measure::distance;
 use drqm_tests::measure::idle::{self, IdleArgs};
 use drqm_tests::measure::power_cut::{self, PowerCutArgs};
@@ -30,6 +31,8 @@ enum Command {
     Write(RunArgs),
     /// The same at distances: a path that takes time lies between the halves.
     Distance(RunArgs),
+    /// Messages that a broker on the device confirms: replicated, and alone.
+    Broker(RunArgs),
     /// How fast a copy is brought up to date, beside nbdcopy.
     Resync(ResyncArgs),
     /// Many pairs with nothing to do, on two nodes: memory, processor time.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let result = interrupt::install().and_then(|()| match args.command {
         Command::Write(write) => measure::write(&write, &ui),
         Command::Distance(distance) => distance::distance(&distance, &ui),
+        Command::Broker(broker) => broker::broker(&broker, &ui),
         Command::Resync(resync) => resync::resync(&resync, &ui),
         Command::Volumes(many) => volumes::volumes(&many, &ui),
         Command::PowerCut(series) => power_cut::power_cut(&series, &ui),

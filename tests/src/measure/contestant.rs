@@ -1,26 +1,19 @@
 //! The programs that are measured, and how each is started and ended.
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use super::{delay, keys};
-use crate::process::{self, Background};
-use crate::wait::{Look, wait_until};
+use super::halves::{self, Halves, Outlet, free_port};
+use super::keys;
+use crate::process::Background;
 
 /// Bytes of each volume.
 pub(super) const SIZE: u64 = 256 << 20;
-
-/// For a program to serve its socket: a pair copies the whole volume first.
-const START: Duration = Duration::from_secs(60);
-
-/// For a program to end; what is under way is sent first.
-const END: Duration = Duration::from_secs(60);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +70,8 @@ impl Contestant {
         std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
         let socket = folder.join("nbd");
         let (commands, copies) = match self {
-            Self::Alone => {
-                let mut one = volume(replicator, &folder, "one", SIZE, Some(&socket));
-                one.arg("--plaintext");
-                (vec![one], None)
-            }
-            Self::Asynchronous | Self::Synchronous | Self::Encrypted => {
-                if self == Self::Encrypted {
-                    keys::make(&folder)?;
-                }
-                pair(replicator, &folder, &socket, &self.flags(&folder), None)?
+            Self::Alone | Self::Asynchronous | Self::Synchronous | Self::Encrypted => {
+                self.ours(replicator, &folder, &socket, None)?
             }
             Self::StorageDaemon => (vec![storage_daemon(&folder, &socket)?], None),
             Self::Quorum => quorum(&folder, &socket)?,
@@ -103,9 +88,31 @@ impl Contestant {
     ) -> Result<Running> {
         std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
         let socket = folder.join("nbd");
-        let way = Some(round_trip / 2);
-        let setup = pair(replicator, folder, &socket, &self.flags(folder), way)?;
+        let setup = self.ours(replicator, folder, &socket, Some(round_trip / 2))?;
         self.serve(socket, setup)
+    }
+
+    fn ours(
+        self,
+        replicator: &Path,
+        folder: &Path,
+        socket: &Path,
+        way: Option<Duration>,
+    ) -> Result<Setup> {
+        let halves = Halves {
+            replicator,
+            folder,
+            size: SIZE,
+        };
+        let outlet = Outlet::Socket(socket);
+        if self == Self::Alone {
+            return Ok((vec![halves.alone(outlet)], None));
+        }
+        if self == Self::Encrypted {
+            keys::make(folder)?;
+        }
+        let [primary, secondary] = halves.pair(outlet, &self.flags(folder), way)?;
+        Ok((vec![secondary, primary], Some(halves.copies())))
     }
 
     fn serve(self, socket: PathBuf, (commands, copies): Setup) -> Result<Running> {
@@ -157,17 +164,14 @@ impl Running {
     /// Ends it in order, the one that writes first, and compares the copies if there are two.
     pub(super) fn stop_and_compare(mut self) -> Result<()> {
         for process in self.processes.iter_mut().rev() {
-            process.terminate();
-            let ended = process.wait(END)?;
-            ensure!(ended.is_some(), "{} does not end", self.contestant.name());
+            halves::end(self.contestant.name(), process)?;
         }
-        if let Some([one, other]) = &self.copies {
-            let compared = process::run(Command::new("cmp").arg(one).arg(other), END)?;
-            ensure!(
-                compared.is_success(),
-                "{}: the copies differ: {}",
-                self.contestant.name(),
-                compared.complaint()
+        if let Some(copies) = &self.copies
+            && let Some(difference) = halves::difference(copies)?
+        {
+            bail!(
+                "{}: the copies differ: {difference}",
+                self.contestant.name()
             );
         }
         Ok(())
@@ -176,67 +180,11 @@ impl Running {
 
 /// Waits until a socket is served, by processes that run.
 pub(super) fn served(name: &str, socket: &Path, processes: &mut [Background]) -> Result<()> {
-    wait_until(&format!("{name} serves"), START, || {
-        for process in &mut *processes {
-            if let Some(finished) = process.wait(Duration::ZERO)? {
-                bail!("{name} ended: {}", finished.complaint());
-            }
-        }
-        // A socket file may be there before somebody listens.
-        Ok(match UnixStream::connect(socket) {
-            Ok(_) => Look::Holds(()),
-            Err(error) => Look::NotYet(error.to_string()),
-        })
-    })
+    // A socket file may be there before somebody listens.
+    halves::until(name, processes, || UnixStream::connect(socket).is_ok())
 }
 
 type Setup = (Vec<Command>, Option<[PathBuf; 2]>);
-
-/// A replicator with one volume; it serves a socket if it is to be Primary.
-pub(super) fn volume(
-    replicator: &Path,
-    folder: &Path,
-    name: &str,
-    size: u64,
-    socket: Option<&Path>,
-) -> Command {
-    let mut command = Command::new(replicator);
-    command.args(["standalone", "--size", &size.to_string()]);
-    command.arg("--pool").arg(folder.join(name));
-    if let Some(socket) = socket {
-        command.arg("--primary").arg("--nbd").arg(socket);
-    }
-    command
-}
-
-/// A secondary and a primary; with a way between them, either reaches the other by it.
-fn pair(
-    replicator: &Path,
-    folder: &Path,
-    socket: &Path,
-    flags: &[OsString],
-    way: Option<Duration>,
-) -> Result<Setup> {
-    let [here, there] = [free_port()?, free_port()?].map(|p| SocketAddr::from(([127, 0, 0, 1], p)));
-    let reached = |address: SocketAddr| way.map_or(Ok(address), |w| delay::path(address, w));
-    let [to_here, to_there] = [reached(here)?, reached(there)?].map(|a| a.to_string());
-    let [here, there] = [here, there].map(|a| a.to_string());
-    let mut secondary = volume(replicator, folder, "secondary", SIZE, None);
-    secondary
-        .args(["--listen", &there, "--peer", &to_here])
-        .args(flags);
-    let mut primary = volume(replicator, folder, "primary", SIZE, Some(socket));
-    primary
-        .args(["--listen", &here, "--peer", &to_there])
-        .args(flags);
-    let copies = ["primary", "secondary"].map(|name| data(folder, name));
-    Ok((vec![secondary, primary], Some(copies)))
-}
-
-/// The file that holds a volume's data.
-pub(super) fn data(folder: &Path, name: &str) -> PathBuf {
-    folder.join(name).join("measure_volume/data")
-}
 
 fn storage_daemon(folder: &Path, socket: &Path) -> Result<Command> {
     let mut command = on_file(&sparse(folder, "one")?);
@@ -296,10 +244,4 @@ fn sparse(folder: &Path, name: &str) -> Result<PathBuf> {
     file.set_len(SIZE)
         .with_context(|| path.display().to_string())?;
     Ok(path)
-}
-
-/// A port that nobody has at this moment.
-pub(super) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no port on loopback")?;
-    Ok(listener.local_addr()?.port())
 }

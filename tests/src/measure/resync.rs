@@ -6,7 +6,6 @@
 //! Lives here: the order of the runs, the table. How long a copy took is read in the Primary's log.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,7 +15,8 @@ use clap::Args as ClapArgs;
 use drqm_lab::packages;
 use jiff::Timestamp;
 
-use super::contestant::{data, free_port, served, volume};
+use super::contestant::served;
+use super::halves::{self, Halves, Outlet};
 use super::{Scratch, fio, median};
 use crate::build;
 use crate::process::{self, Background};
@@ -76,7 +76,7 @@ pub fn resync(args: &ResyncArgs, ui: &Ui) -> Result<()> {
         let item = ui.progress().item(&item);
         rates.bitmap.push(pair.changed_while_away()?);
         rates.hashes.push(pair.killed_while_equal()?);
-        rates.nbdcopy.push(nbdcopy(&pair.copies()[0], &scratch.0)?);
+        rates.nbdcopy.push(nbdcopy(&pair.copies[0], &scratch.0)?);
         item.done();
     }
     pair.stop_and_compare()?;
@@ -88,6 +88,7 @@ pub fn resync(args: &ResyncArgs, ui: &Ui) -> Result<()> {
 /// A Primary that logs its states, and a secondary that comes and goes.
 struct Pair {
     folder: PathBuf,
+    copies: [PathBuf; 2],
     socket: PathBuf,
     commands: [Command; 2],
     /// The Primary, and the secondary.
@@ -97,16 +98,18 @@ struct Pair {
 impl Pair {
     fn start(replicator: &Path, folder: &Path) -> Result<Self> {
         let socket = folder.join("nbd");
-        let address = || Ok::<_, anyhow::Error>(SocketAddr::from(([127, 0, 0, 1], free_port()?)));
-        let [here, there] = [address()?.to_string(), address()?.to_string()];
-        let mut primary = volume(replicator, folder, "primary", SIZE, Some(&socket));
-        primary.args(["--plaintext", "--listen", &here, "--peer", &there]);
+        let halves = Halves {
+            replicator,
+            folder,
+            size: SIZE,
+        };
+        let flags = ["--plaintext".into()];
+        let [mut primary, secondary] = halves.pair(Outlet::Socket(&socket), &flags, None)?;
         primary.args(["--log", LOG]);
-        let mut secondary = volume(replicator, folder, "secondary", SIZE, None);
-        secondary.args(["--plaintext", "--listen", &there, "--peer", &here]);
         let mut pair = Self {
             commands: [into_file(&primary, &folder.join("log")), secondary],
             folder: folder.to_owned(),
+            copies: halves.copies(),
             socket,
             halves: [None, None],
         };
@@ -124,27 +127,16 @@ impl Pair {
         Ok(())
     }
 
-    fn end(&mut self, n: usize) -> Result<()> {
+    fn end(&mut self, n: usize, how: fn(&Background)) -> Result<()> {
         let mut half = self.halves[n].take().context("it runs")?;
-        half.terminate();
+        how(&half);
         ensure!(half.wait(COPY)?.is_some(), "a half does not end");
         Ok(())
-    }
-
-    fn kill(&mut self, n: usize) -> Result<()> {
-        let mut half = self.halves[n].take().context("it runs")?;
-        half.kill();
-        ensure!(half.wait(COPY)?.is_some(), "a half does not end");
-        Ok(())
-    }
-
-    fn copies(&self) -> [PathBuf; 2] {
-        ["primary", "secondary"].map(|name| data(&self.folder, name))
     }
 
     /// Everything is written while the secondary is away.
     fn changed_while_away(&mut self) -> Result<f64> {
-        self.end(1)?;
+        self.end(1, Background::terminate)?;
         fio::fill(&self.socket, SIZE)?;
         let since = self.log()?.len();
         self.begin(1)?;
@@ -155,22 +147,15 @@ impl Pair {
     fn killed_while_equal(&mut self) -> Result<f64> {
         fio::fill(&self.socket, SIZE)?;
         wait_until("the copies are equal", COPY, || {
-            Ok(if self.are_equal()? {
-                Look::Holds(())
-            } else {
-                Look::NotYet("they differ".to_owned())
+            Ok(match halves::difference(&self.copies)? {
+                None => Look::Holds(()),
+                Some(difference) => Look::NotYet(difference),
             })
         })?;
         let since = self.log()?.len();
-        self.kill(0)?;
+        self.end(0, Background::kill)?;
         self.begin(0)?;
         self.copied(since)
-    }
-
-    fn are_equal(&self) -> Result<bool> {
-        let [one, other] = self.copies();
-        let compared = process::run(Command::new("cmp").arg("-s").arg(one).arg(other), COPY)?;
-        Ok(compared.is_success())
     }
 
     fn log(&self) -> Result<String> {
@@ -192,9 +177,10 @@ impl Pair {
     }
 
     fn stop_and_compare(mut self) -> Result<()> {
-        self.end(0)?;
-        self.end(1)?;
-        ensure!(self.are_equal()?, "the copies differ");
+        self.end(0, Background::terminate)?;
+        self.end(1, Background::terminate)?;
+        let difference = halves::difference(&self.copies)?;
+        ensure!(difference.is_none(), "the copies differ: {difference:?}");
         Ok(())
     }
 }

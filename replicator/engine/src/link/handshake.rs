@@ -88,7 +88,6 @@ impl Engine {
         if !outstanding {
             self.progress_heard();
         }
-        self.heartbeat(out);
     }
 
     pub(super) fn state_heard(

@@ -5,14 +5,15 @@
 use super::Join;
 use crate::effect::Effect;
 use crate::engine::Engine;
-use crate::frame::{Frame, PeerReport, PrimaryClock};
+use crate::frame::{Frame, Payload, PeerReport, PrimaryClock, WireWrite};
 use crate::ids::{CommandId, Seq};
 use crate::role::Role;
-use crate::settings::{HEARTBEAT, Mode};
+use crate::settings::{HEARTBEAT, IDLE_HEARTBEAT, Mode};
 use crate::time::Mono;
 
 impl Engine {
-    pub(super) fn heartbeat(&mut self, out: &mut Vec<Effect>) {
+    /// Asks the peer when it is time.
+    pub(crate) fn heartbeat(&mut self, out: &mut Vec<Effect>) {
         let due = self
             .next_heartbeat()
             .is_some_and(|due| self.now.mono >= due);
@@ -21,15 +22,17 @@ impl Engine {
         }
     }
 
-    /// When this side asks again. Of two in step the Primary does, and the other by itself only when it
-    /// hears nothing: an idle pair costs one question and one answer a second.
+    /// When this side asks again. Of two in step the Primary does, less often while nothing is written, and the
+    /// other by itself only when it hears nothing: there may be hundreds of idle pairs.
     pub(super) fn next_heartbeat(&self) -> Option<Mono> {
         let s = self.link.session.as_ref()?;
-        let answers = self.link.is_in_order() && self.sb.role == Role::Secondary;
-        Some(if answers {
-            s.pinged.max(s.heard).after(2 * HEARTBEAT)
-        } else {
-            s.pinged.after(HEARTBEAT)
+        let in_step = self.link.is_in_order();
+        Some(match self.sb.role {
+            Role::Secondary if in_step => s.pinged.max(s.heard).after(IDLE_HEARTBEAT + HEARTBEAT),
+            Role::Primary if in_step && s.pinged_seq == self.guest.last_seq => {
+                s.pinged.after(IDLE_HEARTBEAT)
+            }
+            Role::Primary | Role::Secondary => s.pinged.after(HEARTBEAT),
         })
     }
 
@@ -51,7 +54,7 @@ impl Engine {
             return 0;
         };
         s.nonce += 1;
-        s.pinged = self.now.mono;
+        (s.pinged, s.pinged_seq) = (self.now.mono, self.guest.last_seq);
         let nonce = s.nonce;
         s.ping_sent = Some((nonce, self.now.mono));
         self.send(
@@ -127,6 +130,23 @@ impl Engine {
             epoch: self.sb.head(),
             sealed: self.sb.sealed,
             mode: self.settings.mode,
+        }
+    }
+
+    /// Whether somebody waits for what a frame brings. What nobody waits for may leave a moment later, with more.
+    #[must_use]
+    pub fn is_awaited(&self, frame: &Frame) -> bool {
+        if let Frame::Writes { writes, .. } = frame {
+            let is_flush = |w: &WireWrite| w.fua || matches!(w.payload, Payload::FlushMark);
+            match self.effective_mode() {
+                Mode::Asynchronous => false,
+                Mode::FlushSynchronous => writes.iter().any(is_flush),
+                Mode::Synchronous => true,
+            }
+        } else if let Frame::Ack { .. } = frame {
+            self.link.peer_waits_for_acks()
+        } else {
+            true
         }
     }
 

@@ -83,9 +83,14 @@ fn writers_are_slowed_down_before_they_stand_still() {
         assert!(w.until(SECOND, done), "{}", states(&w));
         took.push(w.now - started);
     }
-    let sum = |part: &[u64]| part.iter().sum::<u64>();
-    let (free, filling) = (sum(&took[..10]), sum(&took[40..]));
-    assert!(filling > free + 20 * MS, "{free} us, then {filling} us");
+    // A write that a slow disk keeps says nothing.
+    let middle = |part: &[u64]| {
+        let mut part = part.to_vec();
+        part.sort_unstable();
+        part[part.len() / 2]
+    };
+    let (free, filling) = (middle(&took[..10]), middle(&took[43..]));
+    assert!(filling > 3 * free, "{took:?} us");
     w.flows_again();
     settled(&mut w);
 }
