@@ -21,11 +21,11 @@ use crate::engine::Engine;
 use crate::event::LinkFault;
 use crate::frame::{Frame, PeerHello, PeerReport};
 use crate::growth::Rooms;
-use crate::ids::{CommandId, Seq, SessionId};
+use crate::ids::{CommandId, Epoch, Seq, SessionId};
 use crate::marks::chunks_of;
 use crate::resync::{Copy, Source, Target};
 use crate::role::Role;
-use crate::settings::{HANDSHAKE_LIMIT, HEARTBEAT_LOST};
+use crate::settings::{HANDSHAKE_LIMIT, PROGRESS_LOST};
 use crate::time::{Mono, Wall};
 use crate::write_path::Route;
 
@@ -73,6 +73,8 @@ struct Session {
     phase: Phase,
     opened: Mono,
     heard: Mono,
+    /// The first question since then.
+    asked: Option<Mono>,
     pinged: Mono,
     /// What had been written then.
     pinged_seq: Seq,
@@ -292,6 +294,11 @@ impl Link {
         }
     }
 
+    /// Whether the application saw the peer's data last, those under this head.
+    pub(crate) fn was_peer_primary_last(&self, head: Epoch) -> bool {
+        self.theirs().is_some_and(|facts| facts.role_epoch == head)
+    }
+
     /// Whether the peer's copy is in doubt (R-AL6).
     pub(crate) fn peer_is_in_doubt(&self) -> bool {
         self.theirs().is_some_and(|facts| facts.in_doubt)
@@ -321,6 +328,7 @@ impl Engine {
             phase: Phase::Preparing,
             opened: now,
             heard: now,
+            asked: None,
             pinged: now,
             pinged_seq: Seq::NEVER,
             nonce: 0,
@@ -433,10 +441,10 @@ impl Engine {
     }
 
     pub(crate) fn frame_received(&mut self, id: SessionId, frame: Frame, out: &mut Vec<Effect>) {
-        let Some(s) = self.link.session.as_mut().filter(|s| s.id == id) else {
+        if self.link.session_id() != Some(id) {
             return;
-        };
-        s.heard = self.now.mono;
+        }
+        self.peer_heard(self.now.mono);
         self.link.heard_at = Some((self.now.mono, self.now.wall));
         let what = match frame {
             Frame::State(facts) => self.state_heard(facts, out),
@@ -614,11 +622,14 @@ impl Engine {
     pub(crate) fn link_wakeup(&self) -> Option<Mono> {
         let s = self.link.session.as_ref()?;
         let limit = if self.link.is_joined() {
-            self.next_heartbeat()?
+            self.next_heartbeat()
         } else {
-            s.opened.after(HANDSHAKE_LIMIT)
+            Some(s.opened.after(HANDSHAKE_LIMIT))
         };
-        Some(limit.min(s.heard.after(HEARTBEAT_LOST)))
+        let stuck = self
+            .is_outstanding()
+            .then(|| s.progress.after(PROGRESS_LOST));
+        [limit, self.lost_at(), stuck].into_iter().flatten().min()
     }
 
     /// Whether the peer answered, and says that it is empty.

@@ -159,10 +159,16 @@ pub const EXTENT_SHIFT: u32 = 22;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// The same while two are in step and nothing is written.
-pub const IDLE_HEARTBEAT: Duration = Duration::from_millis(2500);
+pub const IDLE_HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Silence after which a session is lost.
+/// Silence of a Primary in step after which its peer asks by itself.
+pub const ASK_AFTER: Duration = Duration::from_millis(2500);
+
+/// Silence after which a session is lost, if a question has been without an answer for [`ANSWER_LIMIT`].
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(5);
+
+/// See [`HEARTBEAT_LOST`]: a peer that pauses for less is not lost, however seldom it is asked.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// Data outstanding without any progress of the acknowledgements: the peer's disk hangs, or the
 /// path swallows data.

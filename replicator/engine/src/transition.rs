@@ -191,7 +191,7 @@ impl Engine {
                 Disk::Consistent => {}
             }
             let in_order = matches!(self.link.join(), Some(Join::InOrder));
-            if in_order && self.sb.in_doubt && !self.was_primary_last() {
+            if in_order && self.sb.in_doubt && self.link.was_peer_primary_last(self.sb.head()) {
                 return Err(Refusal::SyncInProgress);
             }
             if !self.sb.parted_from.is_none() {

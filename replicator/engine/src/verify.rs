@@ -90,6 +90,11 @@ impl Engine {
     /// What is in doubt is verified, then what the configuration asks for; another order is another
     /// verification.
     fn follow_order(&mut self) {
+        let resolves = |v: &Verification| matches!(v.cause, Cause::Doubt { .. });
+        if !self.link.is_joined() && self.verification.as_ref().is_some_and(resolves) {
+            // Whose copy is in doubt is known again when the two meet; what has been compared counts.
+            return;
+        }
         let cause = self.cause_to_verify();
         if self.verification.as_ref().map(|v| &v.cause) == cause.as_ref() {
             return;

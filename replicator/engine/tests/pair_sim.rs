@@ -35,6 +35,8 @@ mod scripted_disks;
 mod scripted_doubt;
 #[path = "pair_sim/scripted_growth.rs"]
 mod scripted_growth;
+#[path = "pair_sim/scripted_heartbeats.rs"]
+mod scripted_heartbeats;
 #[path = "pair_sim/scripted_log.rs"]
 mod scripted_log;
 #[path = "pair_sim/scripted_modes.rs"]

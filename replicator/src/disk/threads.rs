@@ -1,10 +1,12 @@
-//! Local I/O by a small pool of threads per volume, for files whose I/O waits for a device.
+//! Local I/O by threads, for files whose I/O waits for a device. They come when there is work and go when there has been
+//! none for a while: a node has hundreds of volumes, and few of them are busy.
 //!
-//! Does not live here: the system calls ([`super::calls`]).
+//! Lives here: queues and their threads. Does not live here: the system calls ([`super::calls`]).
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use drqm_engine::Event;
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,65 +15,58 @@ use super::calls::{perform, perform_meta};
 use super::{Disk, DiskJob, MetaJob, UndoJob, undo};
 use crate::pool::VolumeFiles;
 
-/// Data threads of a volume: enough that a flush does not stand in the way of reads and writes.
+/// Data threads of a volume at most: enough that a flush does not stand in the way of reads and writes.
 const DATA_THREADS: usize = 4;
 
-/// The threads of one volume. When this is dropped they end, after the jobs under way; the channel of
+/// A thread that had nothing to do for so long ends.
+const REST: Duration = Duration::from_secs(10);
+
+/// Nothing here recurses.
+const STACK: usize = 128 << 10;
+
+/// The queues of one volume. When this is dropped their threads end, after the jobs that are queued; the channel of
 /// their answers ends when the last of them has closed the files.
 pub(crate) struct ThreadDisk {
-    data: Arc<Queue<DiskJob>>,
-    meta: Arc<Queue<MetaJob>>,
-    undo: Arc<Queue<UndoJob>>,
+    data: Queue<DiskJob>,
+    meta: Queue<MetaJob>,
+    undo: Queue<UndoJob>,
 }
 
-struct Queue<J> {
-    state: Mutex<QueueState<J>>,
-    changed: Condvar,
-}
-
-struct QueueState<J> {
-    jobs: VecDeque<J>,
-    closed: bool,
+/// What every thread of a volume holds. The files go first: the end of the answers means that they are free.
+#[derive(Clone)]
+struct Volume {
+    files: Arc<VolumeFiles>,
+    answers: UnboundedSender<Event>,
 }
 
 impl ThreadDisk {
-    /// Starts the threads. Answers go to `answers`, which never blocks them: what is under way is
-    /// bounded by the engine.
+    /// Answers go to `answers`, which never blocks: what is under way is bounded by the engine.
+    ///
+    /// # Errors
+    /// When the machine gives no thread.
     pub(crate) fn start(files: VolumeFiles, answers: UnboundedSender<Event>) -> io::Result<Self> {
-        let files = Arc::new(files);
-        let (data, meta) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
-        let undo = Arc::new(Queue::new());
-        let disk = Self { data, meta, undo };
-        for number in 0..DATA_THREADS {
-            let (files, queue, answers) = (files.clone(), disk.data.clone(), answers.clone());
-            spawn(format!("disk-{number}"), move || {
-                while let Some(job) = queue.next() {
-                    let _ = answers.send(perform(&files, job));
+        let volume = Volume {
+            files: Arc::new(files),
+            answers,
+        };
+        let (one, two, three) = (volume.clone(), volume.clone(), volume);
+        Ok(Self {
+            data: Queue::start("disk-data", (DATA_THREADS, REST), Take::One, move |jobs| {
+                for job in jobs {
+                    let _ = one.answers.send(perform(&one.files, job));
                 }
-                // Closed first: the end of the answers means that the files are free.
-                drop(files);
-                drop(answers);
-            })?;
-        }
-        let (shared, queue, told) = (files.clone(), disk.undo.clone(), answers.clone());
-        spawn("disk-undo".to_owned(), move || {
-            while let Some(job) = queue.next() {
-                let _ = told.send(undo::perform(&shared, job));
-            }
-            drop(shared);
-            drop(told);
-        })?;
-        let queue = disk.meta.clone();
-        spawn("disk-meta".to_owned(), move || {
-            while let Some(jobs) = queue.all() {
-                for event in perform_meta(&files, jobs) {
-                    let _ = answers.send(event);
+            })?,
+            meta: Queue::start("disk-meta", (1, REST), Take::All, move |jobs| {
+                for event in perform_meta(&two.files, jobs) {
+                    let _ = two.answers.send(event);
                 }
-            }
-            drop(files);
-            drop(answers);
-        })?;
-        Ok(disk)
+            })?,
+            undo: Queue::start("disk-undo", (1, REST), Take::One, move |jobs| {
+                for job in jobs {
+                    let _ = three.answers.send(undo::perform(&three.files, job));
+                }
+            })?,
+        })
     }
 }
 
@@ -89,73 +84,152 @@ impl Disk for ThreadDisk {
     }
 }
 
-impl Drop for ThreadDisk {
-    fn drop(&mut self) {
-        self.data.close();
-        self.meta.close();
-        self.undo.close();
-    }
+/// How many jobs a thread takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Take {
+    One,
+    All,
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // Small stacks: nothing here recurses, and a volume has six of them.
-    std::thread::Builder::new()
-        .name(name)
-        .stack_size(128 << 10)
-        .spawn(body)
-        .map(drop)
+/// Jobs, and the threads that perform them.
+struct Queue<J>(Arc<Shared<J>>);
+
+struct Shared<J> {
+    name: &'static str,
+    /// Threads at once.
+    most: usize,
+    /// How long a thread waits for a job.
+    rest: Duration,
+    take: Take,
+    state: Mutex<State<J>>,
+    changed: Condvar,
+    perform: Box<dyn Fn(Vec<J>) + Send + Sync>,
 }
 
-impl<J> Queue<J> {
-    const fn new() -> Self {
-        let state = QueueState {
-            jobs: VecDeque::new(),
-            closed: false,
-        };
-        Self {
-            state: Mutex::new(state),
+struct State<J> {
+    jobs: VecDeque<J>,
+    threads: usize,
+    /// Of them those that wait for a job, also if one has been queued for them meanwhile.
+    waiting: usize,
+    closed: bool,
+}
+
+impl<J: Send + 'static> Queue<J> {
+    /// Starts a first thread, so that a machine that gives none says so now.
+    fn start(
+        name: &'static str,
+        (most, rest): (usize, Duration),
+        take: Take,
+        perform: impl Fn(Vec<J>) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            name,
+            most,
+            rest,
+            take,
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                threads: 1,
+                waiting: 0,
+                closed: false,
+            }),
             changed: Condvar::new(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, QueueState<J>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+            perform: Box::new(perform),
+        });
+        shared.spawn()?;
+        Ok(Self(shared))
     }
 
     fn push(&self, job: J) {
-        self.lock().jobs.push_back(job);
-        self.changed.notify_one();
-    }
-
-    fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits until there is a job, or until the queue is closed and empty.
-    fn wait(&self) -> MutexGuard<'_, QueueState<J>> {
-        let mut state = self.lock();
-        while state.jobs.is_empty() && !state.closed {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
+        state.jobs.push_back(job);
+        let waits = state.jobs.len() <= state.waiting;
+        let more = !waits && state.threads < self.0.most;
+        state.threads += usize::from(more);
+        drop(state);
+        if waits {
+            self.0.changed.notify_one();
+        } else if more && let Err(error) = self.0.spawn() {
+            self.0.without_thread(&error);
         }
-        state
+    }
+}
+
+impl<J> Drop for Queue<J> {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl<J> Shared<J> {
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<J> {
-        self.wait().jobs.pop_front()
+    /// Waits for work; `None` when there has been none for a while, or none will come. The thread is not counted then.
+    fn next(&self) -> Option<Vec<J>> {
+        let mut state = self.lock();
+        let mut rested = false;
+        while state.jobs.is_empty() {
+            if state.closed || rested {
+                state.threads -= 1;
+                return None;
+            }
+            state.waiting += 1;
+            let (after, timeout) = self
+                .changed
+                .wait_timeout(state, self.rest)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            state.waiting -= 1;
+            rested = timeout.timed_out();
+        }
+        let count = match self.take {
+            Take::One => 1,
+            Take::All => state.jobs.len(),
+        };
+        Some(state.jobs.drain(..count).collect())
     }
 
-    fn all(&self) -> Option<VecDeque<J>> {
-        let jobs = std::mem::take(&mut self.wait().jobs);
-        (!jobs.is_empty()).then_some(jobs)
+    /// A thread that was counted did not come to be: its job is left to the others. Without any it is done here.
+    fn without_thread(&self, error: &io::Error) {
+        tracing::warn!(thread = self.name, %error, "the machine gives no thread");
+        let mut state = self.lock();
+        state.threads -= 1;
+        let jobs: Vec<J> = if state.threads == 0 {
+            state.jobs.drain(..).collect()
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        if !jobs.is_empty() {
+            (self.perform)(jobs);
+        }
+    }
+}
+
+impl<J: Send + 'static> Shared<J> {
+    /// Starts a thread that is counted already.
+    fn spawn(self: &Arc<Self>) -> io::Result<()> {
+        let shared = self.clone();
+        std::thread::Builder::new()
+            .name(self.name.to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                while let Some(jobs) = shared.next() {
+                    (shared.perform)(jobs);
+                }
+            })
+            .map(drop)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Instant;
+
     use bytes::Bytes;
     use drqm_engine::IoError;
     use drqm_engine::ids::JobId;
@@ -192,6 +266,68 @@ mod tests {
             panic!("{event:?}")
         };
         result.unwrap()
+    }
+
+    /// Each job says that it has begun, and ends when it is told to.
+    fn held(most: usize) -> (Queue<u32>, mpsc::Receiver<u32>, mpsc::Sender<()>) {
+        let (begins, begun) = mpsc::channel();
+        let (ends, end) = mpsc::channel();
+        let end = Mutex::new(end);
+        let perform = move |jobs: Vec<u32>| {
+            for job in jobs {
+                begins.send(job).unwrap();
+                end.lock().unwrap().recv().unwrap();
+            }
+        };
+        let rest = Duration::from_millis(5);
+        let queue = Queue::start("test", (most, rest), Take::One, perform).unwrap();
+        (queue, begun, ends)
+    }
+
+    fn wait_for_threads(queue: &Queue<u32>, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while queue.0.lock().threads != count {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn threads_come_with_the_work_up_to_so_many_and_go_without_it() {
+        let (queue, begun, end) = held(2);
+        for _ in 0..3 {
+            (0..3).for_each(|job| queue.push(job));
+            let mut first = [begun.recv().unwrap(), begun.recv().unwrap()];
+            first.sort_unstable();
+            assert_eq!(first, [0, 1], "two at once");
+            assert!(begun.try_recv().is_err() && queue.0.lock().threads == 2);
+            (0..3).for_each(|_| end.send(()).unwrap());
+            assert_eq!(begun.recv(), Ok(2));
+            wait_for_threads(&queue, 0);
+        }
+    }
+
+    #[test]
+    fn what_is_queued_is_done_before_the_threads_end() {
+        let (queue, begun, end) = held(1);
+        (0..3).for_each(|job| queue.push(job));
+        drop(queue);
+        (0..3).for_each(|_| end.send(()).unwrap());
+        assert_eq!(begun.iter().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn without_a_thread_the_jobs_are_done_by_who_queues_them() {
+        let (queue, begun, end) = held(1);
+        wait_for_threads(&queue, 0);
+        {
+            let mut state = queue.0.lock();
+            state.jobs.extend([7, 8]);
+            state.threads = 1;
+        }
+        (0..2).for_each(|_| end.send(()).unwrap());
+        queue.0.without_thread(&io::Error::other("none"));
+        assert_eq!([begun.recv(), begun.recv()], [Ok(7), Ok(8)]);
     }
 
     #[test]

@@ -101,6 +101,7 @@ struct Served {
     broker: Background,
     mounted: Mounted,
     halves: Vec<Background>,
+    _remains: Remains,
     copies: Option<[PathBuf; 2]>,
 }
 
@@ -133,6 +134,10 @@ impl Served {
         for mut command in commands {
             halves.push(Background::start(&mut command, None)?);
         }
+        let remains = Remains {
+            link: link.clone(),
+            folder: folder.clone(),
+        };
         until(name, &mut halves, || link.exists())?;
         let mounted = Mounted::new(&link, &folder.join("data"))?;
         let port = free_port()?;
@@ -151,6 +156,7 @@ impl Served {
             broker,
             mounted,
             halves,
+            _remains: remains,
             copies,
         })
     }
@@ -226,6 +232,24 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         // A broker that was not ended in order still has files open there.
         let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// What a replicator leaves behind that was killed, since something failed. Goes after it.
+struct Remains {
+    link: PathBuf,
+    folder: PathBuf,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        for half in ["one", "primary"] {
+            let _ = unmount(self.folder.join(half).join("fuse"), UnmountFlags::DETACH);
+        }
+        // The link is there as long as the device is.
+        if let Ok(device) = fs::read_link(&self.link) {
+            let _ = process::run(Command::new("losetup").arg("-d").arg(device), AROUND);
+        }
     }
 }
 

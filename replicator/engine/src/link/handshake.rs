@@ -11,7 +11,7 @@ use crate::frame::{Frame, PeerReport};
 use crate::ids::Epoch;
 use crate::resync::Target;
 use crate::role::Role;
-use crate::settings::{CHUNK_SHIFT, HANDSHAKE_LIMIT, HEARTBEAT_LOST, PROGRESS_LOST};
+use crate::settings::{CHUNK_SHIFT, HANDSHAKE_LIMIT, PROGRESS_LOST};
 use crate::superblock::Then;
 
 impl Engine {
@@ -71,11 +71,9 @@ impl Engine {
         }
         self.decide(out);
         let Some(s) = &self.link.session else { return };
-        let silent = now >= s.heard.after(HEARTBEAT_LOST);
+        let silent = self.lost_at().is_some_and(|at| now >= at);
         let slow = !self.link.is_joined() && now >= s.opened.after(HANDSHAKE_LIMIT);
-        let outstanding = self.guest.is_outstanding()
-            || self.resync_outstanding()
-            || self.verification_outstanding();
+        let outstanding = self.is_outstanding();
         let stuck = outstanding && now >= s.progress.after(PROGRESS_LOST);
         if silent || slow || stuck {
             let reason = if silent {
@@ -88,6 +86,11 @@ impl Engine {
         if !outstanding {
             self.progress_heard();
         }
+    }
+
+    /// Whether the peer owes an acknowledgement or an answer.
+    pub(super) fn is_outstanding(&self) -> bool {
+        self.guest.is_outstanding() || self.resync_outstanding() || self.verification_outstanding()
     }
 
     pub(super) fn state_heard(

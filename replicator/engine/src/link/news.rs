@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::frame::{Frame, Payload, PeerReport, PrimaryClock, WireWrite};
 use crate::ids::{CommandId, Seq};
 use crate::role::Role;
-use crate::settings::{HEARTBEAT, IDLE_HEARTBEAT, Mode};
+use crate::settings::{ANSWER_LIMIT, ASK_AFTER, HEARTBEAT, HEARTBEAT_LOST, IDLE_HEARTBEAT, Mode};
 use crate::time::Mono;
 
 impl Engine {
@@ -28,12 +28,30 @@ impl Engine {
         let s = self.link.session.as_ref()?;
         let in_step = self.link.is_in_order();
         Some(match self.sb.role {
-            Role::Secondary if in_step => s.pinged.max(s.heard).after(IDLE_HEARTBEAT + HEARTBEAT),
+            Role::Secondary if in_step => s.pinged.max(s.heard).after(ASK_AFTER),
             Role::Primary if in_step && s.pinged_seq == self.guest.last_seq => {
                 s.pinged.after(IDLE_HEARTBEAT)
             }
             Role::Primary | Role::Secondary => s.pinged.after(HEARTBEAT),
         })
+    }
+
+    /// When the session is lost if nothing is heard before: once there was time to answer what was asked.
+    pub(super) fn lost_at(&self) -> Option<Mono> {
+        let s = self.link.session.as_ref()?;
+        let silent = s.heard.after(HEARTBEAT_LOST);
+        if self.link.is_joined() {
+            s.asked.map(|at| silent.max(at.after(ANSWER_LIMIT)))
+        } else {
+            Some(silent)
+        }
+    }
+
+    /// Something was heard.
+    pub(super) fn peer_heard(&mut self, now: Mono) {
+        if let Some(s) = &mut self.link.session {
+            (s.heard, s.asked) = (now, None);
+        }
     }
 
     pub(super) fn ping(&mut self, out: &mut Vec<Effect>) -> u64 {
@@ -57,6 +75,7 @@ impl Engine {
         (s.pinged, s.pinged_seq) = (self.now.mono, self.guest.last_seq);
         let nonce = s.nonce;
         s.ping_sent = Some((nonce, self.now.mono));
+        s.asked.get_or_insert(self.now.mono);
         self.send(
             Frame::Ping {
                 nonce,

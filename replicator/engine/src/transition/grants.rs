@@ -47,7 +47,7 @@ impl Engine {
                 out,
             ),
             // What only this side has may not be known yet (R-AL6).
-            Some(Join::InOrder) if self.sb.in_doubt && self.was_primary_last() => {
+            Some(Join::InOrder) if self.is_pair_in_doubt() && self.was_primary_last() => {
                 self.send(refuse(Refusal::SyncInProgress), out);
             }
             // A verification has found this, and did not repair it: the peer's copy is not the one that was served.

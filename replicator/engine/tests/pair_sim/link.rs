@@ -73,6 +73,7 @@ impl World {
     }
 
     pub(crate) fn sent(&mut self, n: usize, session: SessionId, frame: Frame) {
+        self.pings[n] += u64::from(matches!(frame, Frame::Ping { .. }));
         if let Some((sender, which)) = self.swallow
             && sender == n
             && which(&frame)

@@ -1,14 +1,14 @@
 //! R-AL6: the newest transaction of the activity log is lost, and with it where a crashed run wrote.
 
 use drqm_engine::command::Refusal;
-use drqm_engine::report::{Data, Gate};
+use drqm_engine::report::{Data, Gate, LinkReport};
 use drqm_engine::settings::Mode;
 
 use crate::operator::End;
 use crate::scripted::{
     demoted, ends, gate, joined, pair, promoted, promoted_apart, quiet, settled, states,
 };
-use crate::world::{Config, SECOND, World};
+use crate::world::{Config, MS, SECOND, World};
 
 const BLOCK: usize = 4096;
 const EXTENT: u64 = 4 << 20;
@@ -67,6 +67,9 @@ fn what_only_a_lost_transaction_named_is_found_and_copied() {
 fn a_doubt_that_is_resolved_does_not_come_back_with_the_next_crash() {
     let mut w = in_doubt();
     w.start(0);
+    gate(&mut w, 0, Gate::Open);
+    w.quiet_user(0);
+    assert_ne!(transaction(&mut w)[BLOCK - 1], 0, "nothing covers it yet");
     w.heal_link();
     assert!(
         w.until(60 * SECOND, |w| are_equal(w) && w.is_normal()),
@@ -117,16 +120,78 @@ fn what_only_a_side_in_doubt_may_have_is_not_left_behind_by_a_switch() {
     let id = w.promote(1);
     assert_eq!(w.answer(1, id), Some(Err(Refusal::SyncInProgress)));
     // Nobody need be promoted for it.
-    let in_step = |w: &World| {
-        [0, 1]
-            .iter()
-            .all(|n| w.report(*n).is_some_and(|r| r.data == Data::UpToDate))
-    };
     assert!(
         w.until(120 * SECOND, |w| are_equal(w) && in_step(w)),
         "{}",
         states(&w)
     );
+    promoted(&mut w, 1);
+    settled(&mut w);
+}
+
+/// Two Secondaries; the copy of 0 was left in doubt by a crash, 1 has served since.
+fn taken_back_in_doubt() -> World {
+    let mut w = in_doubt();
+    promoted_apart(&mut w, 1);
+    // All of it takes half a minute.
+    w.config.resync_rate = Some(8 << 20);
+    w.stop_and_wait(1);
+    w.start(1);
+    gate(&mut w, 1, Gate::Open);
+    w.quiet_user(1);
+    w.heal_link();
+    w.start(0);
+    gate(&mut w, 0, Gate::Superseded);
+    demoted(&mut w, 0);
+    let compares = |w: &World| {
+        w.report(1)
+            .is_some_and(|r| r.data == Data::SyncSource && r.sync.is_none())
+    };
+    assert!(w.until(60 * SECOND, compares), "{}", states(&w));
+    demoted(&mut w, 1);
+    w
+}
+
+fn in_step(w: &World) -> bool {
+    let is = |n: usize| w.report(n).is_some_and(|r| r.data == Data::UpToDate);
+    is(0) && is(1)
+}
+
+/// Breaks the session, and waits until side 0 knows.
+fn parted(w: &mut World) {
+    w.break_session();
+    let knows = |w: &World| w.report(0).is_some_and(|r| r.link != LinkReport::Connected);
+    assert!(w.until(10 * SECOND, knows), "{}", states(w));
+}
+
+#[test]
+fn a_copy_in_doubt_is_not_promoted_whenever_it_is_asked_for() {
+    let mut w = taken_back_in_doubt();
+    let mut while_comparing = 0;
+    for moment in 0..30 {
+        parted(&mut w);
+        w.run(moment * 2 * MS);
+        let connected = w.report(0).map(|r| r.link) == Some(LinkReport::Connected);
+        let id = w.promote(0);
+        let answer = w.answer(0, id);
+        let waits = answer == Some(Err(Refusal::SyncInProgress));
+        while_comparing += u32::from(waits && !connected);
+        let refused = waits || answer == Some(Err(Refusal::PeerUnknown));
+        assert!(refused, "{moment}: {answer:?} {}", states(&w));
+    }
+    assert_ne!(while_comparing, 0, "none came at that moment");
+    promoted(&mut w, 0);
+    settled(&mut w);
+}
+
+#[test]
+fn a_doubt_ends_also_over_short_sessions() {
+    let mut w = taken_back_in_doubt();
+    for _ in 0..60 {
+        w.run(SECOND);
+        parted(&mut w);
+    }
+    assert!(w.until(10 * SECOND, in_step), "{}", states(&w));
     promoted(&mut w, 1);
     settled(&mut w);
 }

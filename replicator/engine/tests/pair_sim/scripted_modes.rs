@@ -1,12 +1,14 @@
 //! What a completion promises in each mode, and modes that change while the pair is in step.
 
 use drqm_engine::GuestRequest;
+use drqm_engine::frame::{Frame, Payload, PrimaryClock, WireWrite};
+use drqm_engine::ids::Seq;
 use drqm_engine::settings::Mode;
 
 use crate::guest::Kind;
 use crate::operator::End;
-use crate::scripted::{ends, healthy, quiet, settled, write};
-use crate::world::{MS, SECOND, World};
+use crate::scripted::{ends, healthy, pair, quiet, settled, write};
+use crate::world::{Config, MS, SECOND, World};
 
 const MODES: [Mode; 3] = [
     Mode::Asynchronous,
@@ -76,5 +78,44 @@ fn a_mode_changes_while_the_pair_is_in_step_and_status_waits_for_its_promise() {
             settled(&mut w);
             ends(&mut w, End::Normal);
         }
+    }
+}
+
+#[test]
+fn only_what_somebody_waits_for_is_awaited() {
+    let frame = |payload| Frame::Writes {
+        writes: vec![WireWrite {
+            seq: Seq(1),
+            dep_seq: Seq(0),
+            dep_flush: Seq(0),
+            fua: false,
+            resync: false,
+            payload,
+        }],
+        clock: PrimaryClock::default(),
+    };
+    let data = frame(Payload::Zero {
+        offset: 0,
+        len: 4096,
+    });
+    let flush = frame(Payload::FlushMark);
+    let ack = Frame::Ack {
+        applied: Seq(1),
+        durable: Seq(1),
+    };
+    for (mode, awaited) in [
+        (Mode::Asynchronous, [false, false, false]),
+        (Mode::FlushSynchronous, [false, true, true]),
+        (Mode::Synchronous, [true, true, true]),
+    ] {
+        let w = pair(Config::plain(mode));
+        let [one, two] = [0, 1].map(|n| w.nodes[n].engine.as_ref().expect("it runs"));
+        let found = [
+            one.is_awaited(&data),
+            one.is_awaited(&flush),
+            two.is_awaited(&ack),
+        ];
+        assert_eq!(found, awaited, "{mode:?}");
+        assert!(one.is_awaited(&Frame::BitmapStored), "a handshake is");
     }
 }

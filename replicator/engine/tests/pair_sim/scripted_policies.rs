@@ -89,7 +89,7 @@ fn writers_are_slowed_down_before_they_stand_still() {
         part.sort_unstable();
         part[part.len() / 2]
     };
-    let (free, filling) = (middle(&took[..10]), middle(&took[43..]));
+    let (free, filling) = (middle(&took[..40]), middle(&took[45..]));
     assert!(filling > 3 * free, "{took:?} us");
     w.flows_again();
     settled(&mut w);

@@ -160,6 +160,8 @@ pub(crate) struct World {
     /// Frames to swallow, for scripted losses: `(sender, predicate)`.
     pub(crate) swallow: Option<(usize, Which)>,
     pub(crate) swallowed: u64,
+    /// Questions whether the other is there.
+    pub(crate) pings: [u64; 2],
     /// Copies that began, and absences that the log made good.
     pub(crate) copies: u64,
     /// Copies that went back to their snapshot.
@@ -225,6 +227,7 @@ impl World {
             held: Vec::new(),
             swallow: None,
             swallowed: 0,
+            pings: [0; 2],
             copies: 0,
             reverts: 0,
             replays: 0,
