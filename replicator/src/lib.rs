@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
     use clap::Parser;
 
     panics::install();
+    sys::share_arenas();
     let args = args::Args::parse();
     match args.command {
         // Before anything that could start a thread: a process with threads cannot change its

@@ -71,6 +71,23 @@ const EMPTY_INFO: LoopInfo64 = LoopInfo64 {
     init: [0; 2],
 };
 
+/// Lets the allocator keep two arenas, however many threads come and go: what is free in one is of no use to the others.
+/// Before threads are started.
+pub(crate) fn share_arenas() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// `M_ARENA_MAX` of malloc.h.
+        const ARENA_MAX: std::ffi::c_int = -8;
+        unsafe extern "C" {
+            fn mallopt(parameter: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
+        }
+        // SAFETY: it changes a setting of the allocator; no other thread runs yet.
+        unsafe {
+            mallopt(ARENA_MAX, 2);
+        }
+    }
+}
+
 /// Gives memory that is free back to the machine, in every arena of the allocator.
 pub(crate) fn trim_memory() {
     #[cfg(target_env = "gnu")]
