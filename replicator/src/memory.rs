@@ -1,6 +1,6 @@
 //! Memory that is free again goes back to the machine when the process has nothing to do.
 //!
-//! The allocator keeps what buffers leave behind, in the arena of each thread; with many volumes that adds up to more
+//! The allocator keeps what buffers leave behind, in its arenas; with many volumes that adds up to more
 //! than they hold. While volumes are in use it is left alone: they would only have to ask for it again.
 //!
 //! Does not live here: the call itself ([`crate::sys`]).

@@ -294,9 +294,10 @@ impl Link {
         }
     }
 
-    /// Whether the application saw the peer's data last, those under this head.
-    pub(crate) fn was_peer_primary_last(&self, head: Epoch) -> bool {
-        self.theirs().is_some_and(|facts| facts.role_epoch == head)
+    /// Whether the peer was Primary under one of these epochs.
+    pub(crate) fn peer_has_served(&self, lineage: &[Epoch]) -> bool {
+        self.theirs()
+            .is_some_and(|facts| lineage.contains(&facts.role_epoch))
     }
 
     /// Whether the peer's copy is in doubt (R-AL6).

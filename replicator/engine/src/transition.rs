@@ -191,7 +191,9 @@ impl Engine {
                 Disk::Consistent => {}
             }
             let in_order = matches!(self.link.join(), Some(Join::InOrder));
-            if in_order && self.sb.in_doubt && self.link.was_peer_primary_last(self.sb.head()) {
+            // A peer that never served was made from this copy, and holds nothing else.
+            let peer_served = self.link.peer_has_served(&self.sb.lineage);
+            if in_order && self.sb.in_doubt && !self.was_primary_last() && peer_served {
                 return Err(Refusal::SyncInProgress);
             }
             if !self.sb.parted_from.is_none() {

@@ -12,7 +12,7 @@ use crate::effect::Effect;
 use crate::engine::{AfterPages, Engine, Job};
 use crate::event::IoError;
 use crate::frame::Frame;
-use crate::ids::{ResyncId, SessionId};
+use crate::ids::{Epoch, ResyncId, SessionId};
 use crate::link::Join;
 use crate::marks::Bitmap;
 use crate::report::VerificationReport;
@@ -30,6 +30,8 @@ enum Cause {
     Doubt {
         ours: bool,
         theirs: bool,
+        /// What the peer served last: it comes to another doubt only by serving again.
+        served: Epoch,
     },
 }
 
@@ -79,6 +81,7 @@ impl Engine {
             Some(Cause::Doubt {
                 ours: self.sb.in_doubt,
                 theirs: self.link.peer_is_in_doubt(),
+                served: self.link.theirs().map_or(Epoch::NONE, |f| f.role_epoch),
             })
         } else if primary {
             self.settings.verify.clone().map(Cause::Order)

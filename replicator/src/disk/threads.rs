@@ -111,6 +111,8 @@ struct State<J> {
     threads: usize,
     /// Of them those that wait for a job, also if one has been queued for them meanwhile.
     waiting: usize,
+    /// It was said that the machine gives no thread.
+    complained: bool,
     closed: bool,
 }
 
@@ -131,6 +133,7 @@ impl<J: Send + 'static> Queue<J> {
                 jobs: VecDeque::new(),
                 threads: 1,
                 waiting: 0,
+                complained: false,
                 closed: false,
             }),
             changed: Condvar::new(),
@@ -194,8 +197,10 @@ impl<J> Shared<J> {
 
     /// A thread that was counted did not come to be: its job is left to the others. Without any it is done here.
     fn without_thread(&self, error: &io::Error) {
-        tracing::warn!(thread = self.name, %error, "the machine gives no thread");
         let mut state = self.lock();
+        if !std::mem::replace(&mut state.complained, true) {
+            tracing::warn!(thread = self.name, %error, "the machine gives no thread");
+        }
         state.threads -= 1;
         let jobs: Vec<J> = if state.threads == 0 {
             state.jobs.drain(..).collect()

@@ -130,14 +130,15 @@ impl Served {
                 (pair.into(), Some(all.copies()))
             }
         };
-        let mut halves = Vec::new();
-        for mut command in commands {
-            halves.push(Background::start(&mut command, None)?);
-        }
+        // What is declared first goes last.
         let remains = Remains {
             link: link.clone(),
             folder: folder.clone(),
         };
+        let mut halves = Vec::new();
+        for mut command in commands {
+            halves.push(Background::start(&mut command, None)?);
+        }
         until(name, &mut halves, || link.exists())?;
         let mounted = Mounted::new(&link, &folder.join("data"))?;
         let port = free_port()?;
