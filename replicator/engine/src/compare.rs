@@ -201,12 +201,21 @@ impl Decision {
 #[must_use]
 pub fn decide(mine: &Facts, theirs: &Facts) -> Decision {
     let decision = by_history(mine, theirs);
-    match (gives_up(mine, theirs), gives_up(theirs, mine)) {
+    let decision = match (gives_up(mine, theirs), gives_up(theirs, mine)) {
         (true, false) if may_give_way(decision) => Decision::Target(since_common(mine, theirs)),
         (false, true) if may_give_way(decision.mirrored()) => {
             Decision::Source(since_common(mine, theirs))
         }
         _ => decision,
+    };
+    // Where a copy in doubt differs is in nobody's bits: served before all of it was looked at, it would be something
+    // between two histories (R-AL6).
+    if matches!(decision, Decision::Target(_)) && mine.in_doubt {
+        Decision::Target(Extent::Full)
+    } else if matches!(decision, Decision::Source(_)) && theirs.in_doubt {
+        Decision::Source(Extent::Full)
+    } else {
+        decision
     }
 }
 

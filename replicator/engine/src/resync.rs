@@ -490,7 +490,12 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
         match self.link.source_mut() {
-            Some(s) if s.id == id && s.stage == Stage::Completed => s.stage = Stage::Adopted,
+            Some(s) if s.id == id && s.stage == Stage::Completed => {
+                s.stage = Stage::Adopted;
+                if s.extent == Extent::Full {
+                    self.link.peer_was_compared();
+                }
+            }
             Some(_) | None => return Err("an adoption of nothing".to_owned()),
         }
         self.forget_completion();

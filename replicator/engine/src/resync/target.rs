@@ -190,10 +190,12 @@ impl Engine {
             return;
         }
         t.adopting = true;
+        let is_whole = t.extent == Extent::Full;
         let (id, lineage, seq, volume) = (*id, lineage.clone(), *seq, *volume);
         self.name_volume(volume);
         self.sb.lineage = lineage;
         self.sb.disk = Disk::Consistent;
+        self.sb.in_doubt &= !is_whole;
         self.sb.bits_void = true;
         self.sb.adopted = id;
         self.sb.grant = None;
