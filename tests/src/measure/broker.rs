@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use drqm_lab::{Cache, Toolchain, packages};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
@@ -208,12 +208,7 @@ impl Served {
         for half in &mut self.halves {
             end(self.name, half)?;
         }
-        if let Some(copies) = &self.copies
-            && let Some(difference) = halves::difference(copies)?
-        {
-            bail!("{}: the copies differ: {difference}", self.name);
-        }
-        Ok(())
+        halves::compare(self.name, self.copies.as_ref())
     }
 }
 

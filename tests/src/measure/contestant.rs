@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::halves::{self, Halves, Outlet, free_port};
 use super::keys;
@@ -166,15 +166,7 @@ impl Running {
         for process in self.processes.iter_mut().rev() {
             halves::end(self.contestant.name(), process)?;
         }
-        if let Some(copies) = &self.copies
-            && let Some(difference) = halves::difference(copies)?
-        {
-            bail!(
-                "{}: the copies differ: {difference}",
-                self.contestant.name()
-            );
-        }
-        Ok(())
+        halves::compare(self.contestant.name(), self.copies.as_ref())
     }
 }
 

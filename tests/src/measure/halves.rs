@@ -101,6 +101,17 @@ pub(super) fn difference([one, other]: &[PathBuf; 2]) -> Result<Option<String>> 
     Ok((!compared.is_success()).then(|| compared.complaint()))
 }
 
+/// Whether both copies of a pair are the same; of one volume alone there is nothing to compare.
+///
+/// # Errors
+/// When they differ, with what `cmp` says.
+pub(super) fn compare(name: &str, copies: Option<&[PathBuf; 2]>) -> Result<()> {
+    match copies.map(difference).transpose()?.flatten() {
+        None => Ok(()),
+        Some(difference) => bail!("{name}: the copies differ: {difference}"),
+    }
+}
+
 /// Waits until a program serves, by processes that run.
 ///
 /// # Errors

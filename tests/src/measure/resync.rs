@@ -179,9 +179,7 @@ impl Pair {
     fn stop_and_compare(mut self) -> Result<()> {
         self.end(0, Background::terminate)?;
         self.end(1, Background::terminate)?;
-        let difference = halves::difference(&self.copies)?;
-        ensure!(difference.is_none(), "the copies differ: {difference:?}");
-        Ok(())
+        halves::compare("the pair", Some(&self.copies))
     }
 }
 
